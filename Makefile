@@ -1,0 +1,45 @@
+# The two commands of the README are `make demo` and `make test`; each starts with `make setup`.
+.PHONY: help setup demo test lint format bench clean
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+DEMO := labs/dmz
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+
+setup:  ## install what is missing: system packages and .venv
+	@bash .ci/setup
+
+demo: setup  ## bring a real lab up, prove its isolation, leave it running
+	@$(BIN)/labctl up $(DEMO)
+	@$(BIN)/labctl verify $(DEMO)
+	@echo
+	@echo "The lab runs. Next:"
+	@echo "  source .venv/bin/activate          # so that 'labctl' is found"
+	@echo "  labctl ssh $(DEMO) attacker         # be the attacker"
+	@echo "  labctl exec $(DEMO) fw -- nft list ruleset"
+	@echo "  labctl status $(DEMO)"
+	@echo "  labctl down $(DEMO)                 # stop it; 'labctl up' starts it again"
+	@echo "  labctl destroy $(DEMO)              # remove it"
+
+lint: setup  ## formatting, lint, types, layers, dead code, dependencies
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/vulture
+	@$(BIN)/deptry labctl
+
+format: setup  ## put the code into the project's form
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+test: setup  ## every check and test, on real virtual machines
+	@$(BIN)/pytest
+
+bench: setup  ## measure, as ratios side by side in one run
+	@$(BIN)/python -m tests.bench
+
+clean:  ## remove what setup made in this folder
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

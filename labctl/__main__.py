@@ -1,0 +1,92 @@
+"""The one boundary: starts the command line and turns every ending into words and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from labctl.errors import ExitCode, LabctlError
+
+
+def main() -> None:
+    """Entry point of the ``labctl`` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line and give its exit code; nothing escapes as a traceback."""
+    if hasattr(signal, "SIGTERM"):
+        with contextlib.suppress(ValueError):  # not in the main thread: somebody embeds us and handles signals itself
+            signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        return _dispatch(argv)
+    except LabctlError as error:
+        _say(error)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print(
+            "labctl: interrupted; repeat the command to go on, or `labctl destroy` to remove what exists",
+            file=sys.stderr,
+        )
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away (`labctl list | head`): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.OK)
+    except Exception as error:  # the last resort: a bug becomes one line and a file to report
+        print(f"labctl: this is a bug in labctl: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"  The traceback is in {_keep_traceback()}; please report it.", file=sys.stderr)
+        return int(ExitCode.BUG)
+
+
+def _dispatch(argv: list[str]) -> int:
+    from labctl.cli.app import app  # here, so that an import error reaches the boundary too
+
+    try:
+        result = app(args=argv, prog_name="labctl", standalone_mode=False)
+    except Exception as error:
+        # Typer's own usage errors know how to print themselves; which module defines them differs between versions.
+        show: Any = getattr(error, "show", None)
+        if show is None:
+            if type(error).__name__ == "Abort":
+                raise KeyboardInterrupt from error
+            raise
+        show()
+        return int(ExitCode.USAGE)
+    return result if isinstance(result, int) else int(ExitCode.OK)
+
+
+def _say(error: LabctlError) -> None:
+    text = [f"labctl: {error.brief}"]
+    text += [f"  {line}" for line in error.details.splitlines()]
+    if error.hint:
+        text.append(f"  hint: {error.hint}")
+    if error.reference:
+        text.append(f"  see: {error.reference}")
+    print("\n".join(text), file=sys.stderr)
+
+
+def _keep_traceback() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="labctl-bug-"))
+    path = folder / "traceback.txt"
+    path.write_text(
+        f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {sys.argv!r} Python {sys.version}\n{traceback.format_exc()}",
+        encoding="utf-8",
+    )
+    return path
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The command line: parse, call one recipe of ``labctl.lifecycle``, print."""

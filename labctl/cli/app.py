@@ -1,0 +1,70 @@
+"""The ``labctl`` command: all commands in the order in which a lab is made and used."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from labctl import __version__
+from labctl.cli import access_commands, host_commands, run_commands, spec_commands
+from labctl.cli.output import say
+
+app = typer.Typer(
+    name="labctl",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "One YAML file becomes a running, isolated, multi-VM security lab, and labctl proves the isolation.\n\n"
+        "Start with `labctl init mylab`, then `labctl up mylab` and `labctl verify mylab`."
+    ),
+    epilog=(
+        "Exit codes: 0 done, 1 failed, 2 wrong usage or spec, 3 verify found a leak or a broken path, "
+        "4 verify could not decide, 5 plan found changes (--detailed-exitcode), 6 another labctl is at work, "
+        "130 interrupted."
+    ),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"labctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Options of labctl as a whole."""
+    _ = version
+
+
+WRITE, RUN, ENTER, HOST = "Write a lab", "Run a lab", "Enter a lab", "This host"
+_TREE = {"allow_interspersed_args": False, "ignore_unknown_options": False}
+
+app.command("init", rich_help_panel=WRITE)(spec_commands.init)
+app.command("validate", rich_help_panel=WRITE)(spec_commands.validate)
+app.command("plan", rich_help_panel=WRITE)(spec_commands.plan)
+app.command("graph", rich_help_panel=WRITE)(spec_commands.graph)
+app.command("render", rich_help_panel=WRITE)(spec_commands.render)
+app.command("schema", rich_help_panel=WRITE)(spec_commands.schema)
+
+app.command("up", rich_help_panel=RUN)(run_commands.up)
+app.command("verify", rich_help_panel=RUN)(run_commands.verify)
+app.command("status", rich_help_panel=RUN)(run_commands.status)
+app.command("list", rich_help_panel=RUN)(run_commands.list_)
+app.command("down", rich_help_panel=RUN)(run_commands.down)
+app.command("destroy", rich_help_panel=RUN)(run_commands.destroy)
+
+app.command("ssh", rich_help_panel=ENTER, context_settings=_TREE)(access_commands.ssh)
+app.command("exec", rich_help_panel=ENTER, context_settings=_TREE)(access_commands.exec_)
+app.command("console", rich_help_panel=ENTER)(access_commands.console)
+app.command("logs", rich_help_panel=ENTER)(access_commands.logs)
+
+app.command("doctor", rich_help_panel=HOST)(host_commands.doctor)
+app.add_typer(host_commands.image, name="image", rich_help_panel=HOST)

@@ -1,0 +1,128 @@
+"""Commands about this host: what it can run, and the images it keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labctl.cli.options import JsonOption, QuietOption, YesOption
+from labctl.cli.output import progress, say, say_json, table
+
+image = typer.Typer(
+    no_args_is_help=True, help="Images: list, build, pull, import, remove.", rich_markup_mode="markdown"
+)
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what this host can run, what it lacks, and the command that mends it."""
+    from labctl.lifecycle.doctor import examine
+
+    report = examine()
+    if as_json:
+        say_json(report)
+        return
+    say(f"Host      {report.system}, Python {report.python}")
+    say(f"State     {report.state} ({report.free_bytes >> 30} GiB free)")
+    say(f"Images    {report.cache}")
+    say(f"Provider  {report.chosen}")
+    for provider in report.providers:
+        say(f"\n{provider.name}: {provider.summary}: {'ready' if provider.usable else 'not ready'}")
+        for lack in provider.lacks:
+            say(f"  {'✗' if lack.fatal else '!'} {lack.what}")
+            say(f"    {lack.remedy}")
+        if provider.capabilities is not None:
+            flags = dataclasses.asdict(provider.capabilities)
+            say(f"  can: {', '.join(name for name, can in flags.items() if can)}")
+            say(f"  cannot: {', '.join(name for name, can in flags.items() if not can) or 'nothing is missing'}")
+
+
+@image.command("list")
+def image_list(as_json: JsonOption = False) -> None:
+    """List the images of the catalogue and what is in the cache."""
+    from labctl.images import list_images
+
+    found = list_images()
+    if as_json:
+        say_json(found)
+        return
+    table(
+        ("IMAGE", "SOURCE", "CACHED", "SIZE", "DIGEST", "DESCRIPTION"),
+        [
+            (
+                i.name,
+                i.source,
+                "yes" if i.cached else "no",
+                f"{i.size >> 20} MiB" if i.size else "-",
+                i.digest[:12],
+                i.description,
+            )
+            for i in found
+        ],
+    )
+
+
+@image.command("build")
+def image_build(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Images of the catalogue.")],
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build images from distribution packages, where they are not in the cache."""
+    from labctl.images import build
+
+    with progress(quiet or as_json) as listener:
+        made = [build(name, listener=listener) for name in names]
+    if as_json:
+        say_json(made)
+    else:
+        for one in made:
+            say(f"{one.name}  {one.digest[:12]}  {one.disk}")
+
+
+@image.command("pull")
+def image_pull(
+    name: Annotated[str, typer.Argument(help="The name that labs will use.")],
+    url: Annotated[str | None, typer.Argument(help="Where the disk image is.", show_default="the catalogue's")] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="The SHA-256 of the file, 64 hexadecimal digits; needed with a URL.")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Fetch a disk image by URL; nothing is used before its digest is right."""
+    from labctl.images import pull
+
+    with progress(quiet) as listener:
+        one = pull(name, url, sha256, listener=listener)
+    say(f"{one.name}  {one.digest[:12]}  {one.disk}")
+
+
+@image.command("import")
+def image_import(
+    name: Annotated[str, typer.Argument(help="The name that labs will use.")],
+    file: Annotated[Path, typer.Argument(help="A qcow2, raw or VMDK disk image.")],
+    quiet: QuietOption = False,
+) -> None:
+    """Take a local disk image into the cache. The guest in it must run the QEMU guest agent."""
+    from labctl.images import import_file
+
+    with progress(quiet) as listener:
+        one = import_file(name, file, listener=listener)
+    say(f"{one.name}  {one.digest[:12]}  {one.disk}")
+
+
+@image.command("rm")
+def image_rm(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Images to remove from the cache.")],
+    yes: YesOption = False,
+) -> None:
+    """Remove images from the cache. Labs that were made from them need them to start again."""
+    from labctl.images import remove
+
+    if not yes and not typer.confirm(f"Remove {', '.join(names)} from the cache?"):
+        raise typer.Exit(1)
+    for name in names:
+        for gone in remove(name):
+            say(f"removed {gone}")

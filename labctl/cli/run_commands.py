@@ -1,0 +1,225 @@
+"""Commands that change or look at running labs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labctl.cli.options import (
+    DryRunOption,
+    InstanceOption,
+    JsonOption,
+    LabArgument,
+    ProviderOption,
+    QuietOption,
+    YesOption,
+)
+from labctl.cli.output import progress, remark, say, say_json, table
+from labctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from labctl.lifecycle.inspect import Row
+
+
+def up(
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    provider: ProviderOption = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Machines worked on at once.")] = 4,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make what runs equal to the lab file: create, start, change, remove. Repeating it changes nothing.
+
+    Safe to interrupt at any moment; the next `up` goes on from there.
+    """
+    from labctl.cli.plan_view import show_plan
+    from labctl.lifecycle import converge, locate
+
+    draft = locate.draft(lab, instance=instance, provider=provider)
+    if dry_run:
+        diff = converge.difference(draft)
+        if as_json:
+            say_json({"lab": draft.plan.lab, "instance": draft.plan.instance, "dry_run": True, "changes": diff.changes})
+        else:
+            show_plan(draft.plan, diff)
+        return
+    with progress(quiet or as_json) as listener:
+        outcome = converge.up(draft, listener=listener, jobs=jobs)
+    if as_json:
+        plan = outcome.plan
+        say_json(
+            {
+                "lab": plan.lab,
+                "instance": plan.instance,
+                "provider": plan.provider,
+                "changes": outcome.changes,
+                "seconds": round(outcome.seconds, 2),
+            }
+        )
+    elif outcome.unchanged:
+        say(f"{outcome.plan.lab}/{outcome.plan.instance} is up; nothing had to change.")
+    else:
+        name, where = f"{outcome.plan.lab}/{outcome.plan.instance}", "" if lab == Path() else f" {lab}"
+        say(f"{name} is up on {outcome.plan.provider} after {outcome.seconds:.0f} s.")
+        first = outcome.plan.machines[0].name if outcome.plan.machines else ""
+        remark(f"Next: labctl verify{where} | labctl ssh{where} {first} | labctl status{where} | labctl down{where}")
+
+
+def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_json: JsonOption = False) -> None:
+    """Show every machine of a running lab as its engine has it."""
+    from labctl.lifecycle import inspect, locate
+
+    now = inspect.status(locate.find(lab, instance=instance))
+    if as_json:
+        say_json(
+            {
+                "lab": now.lab,
+                "instance": now.instance,
+                "provider": now.provider,
+                "state": now.summary,
+                "spec_file": now.spec_file,
+                "leftovers": now.leftovers,
+                "machines": [_status_fields(row) for row in now.rows],
+            }
+        )
+        return
+    say(f"{now.lab}/{now.instance} on {now.provider}: {now.summary}")
+    table(
+        ("MACHINE", "STATE", "SSH", "ADDRESSES", "DETAILS"),
+        [(r.status.name, r.status.state, r.ssh, "; ".join(r.addresses), r.status.details) for r in now.rows],
+    )
+    if now.leftovers:
+        remark(f"Not in the plan but there: {', '.join(now.leftovers)}. `labctl up` removes it.")
+    if now.summary == "interrupted":
+        remark("The last `up` did not finish. `labctl up` goes on; `labctl destroy` removes what exists.")
+    elif any(row.status.state == "dead" for row in now.rows):
+        remark("A machine has died. `labctl logs` shows its last words; `labctl up` mends it.")
+
+
+def _status_fields(row: Row) -> dict[str, object]:
+    state = row.status
+    return {
+        "name": state.name,
+        "state": state.state,
+        "pid": state.pid,
+        "since": state.since,
+        "addresses": row.addresses,
+        "ssh": row.ssh,
+        "details": state.details,
+    }
+
+
+def list_(as_json: JsonOption = False) -> None:
+    """List every instance of every lab on this host."""
+    from labctl.lifecycle import inspect
+
+    found = inspect.listing()
+    if as_json:
+        say_json(found)
+    elif not found:
+        remark("No labs exist on this host. `labctl init` makes one, `labctl up` brings it up.")
+    else:
+        table(
+            ("LAB", "INSTANCE", "PROVIDER", "STATE", "FILE"),
+            [(f.lab, f.instance, f.provider, f.summary, f.spec_file) for f in found],
+        )
+
+
+def down(
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    machine: Annotated[
+        list[str] | None, typer.Option("--machine", "-m", metavar="NAME", help="Only this machine; may be repeated.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Stop a lab's machines. Their disks stay; `labctl up` starts them again."""
+    from labctl.lifecycle import locate, teardown
+
+    with progress(quiet or as_json) as listener:
+        running = locate.find(lab, instance=instance, listener=listener)
+        if dry_run:
+            stopped = tuple(m.name for m in running.plan.machines if not machine or m.name in machine)
+        else:
+            stopped = teardown.down(running, machine or ())
+    if as_json:
+        say_json({"lab": running.plan.lab, "instance": running.plan.instance, "stopped": stopped, "dry_run": dry_run})
+    else:
+        verb = "Would stop" if dry_run else "Stopped"
+        say(
+            f"{verb} {', '.join(stopped)}."
+            if stopped
+            else f"{running.plan.lab}/{running.plan.instance} was down already."
+        )
+
+
+def destroy(
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Remove an instance: its machines, disks, networks, keys and records. Images and the lab file stay."""
+    import sys
+
+    from labctl.lifecycle import locate, teardown
+
+    folder = locate.find_folder(lab, instance)
+    if dry_run:
+        say(f"Would remove {folder.lab}/{folder.instance} and everything in {folder.path}.")
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("destroy asks before it removes anything, and there is nobody to ask", hint="Add --yes.")
+        if not typer.confirm(f"Remove {folder.lab}/{folder.instance} with its disks?"):
+            say("Nothing was removed.")
+            return
+    with progress(quiet or as_json) as listener:
+        teardown.destroy(folder, listener=listener)
+    if as_json:
+        say_json({"lab": folder.lab, "instance": folder.instance, "destroyed": True})
+    else:
+        say(f"Removed {folder.lab}/{folder.instance}.")
+
+
+def verify(
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    outside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outside",
+            metavar="ADDRESS:PORT",
+            help="Also show that this TCP service out there is out of reach; may be repeated. "
+            "Nobody else's address is sent to.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Prove the isolation: probe from inside every guest that what should pass passes and nothing else does.
+
+    Every denial has a positive control; a check that could not have failed is INCONCLUSIVE.
+    Exit code 0: all PASS. 3: at least one FAIL. 4: no FAIL, but something INCONCLUSIVE.
+    """
+    from labctl.lifecycle import locate, proof
+    from labctl.verify.report import exit_code, show, to_json
+
+    with progress(quiet or as_json) as listener:
+        report, path = proof.prove(
+            locate.find(lab, instance=instance, listener=listener), outside=outside or (), listener=listener
+        )
+    if as_json:
+        say_json(to_json(report))
+    else:
+        show(report)
+        remark(f"The full report: {path}")
+    return int(exit_code(report))

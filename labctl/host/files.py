@@ -1,0 +1,72 @@
+"""Files that are whole or not there: atomic writes, private folders, digests."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from labctl.errors import HostError
+
+
+def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``content`` in one step that survives a crash. Raises HostError on a full disk."""
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise _explained(path, error) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise _explained(path, error) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+
+
+def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
+    """``write_atomic`` of a value as indented JSON."""
+    write_atomic(path, json.dumps(value, indent=2, sort_keys=True) + "\n", mode=mode)
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only this user can enter (0700), with its parents, and return it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        raise _explained(path, error) from error
+    return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and all in it; no error where it is not there."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def _explained(path: Path, error: OSError) -> HostError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return HostError(
+            f"the disk is full: cannot write {path}", hint="Free some space and repeat the command; nothing was lost."
+        )
+    return HostError(f"cannot write {path}: {error.strerror}")

@@ -1,0 +1,60 @@
+"""Processes that outlive labctl, found again by pid and start time so that a reused pid is never mistaken for ours."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process for good: its pid and when it started (seconds since the epoch, as psutil reports it)."""
+
+    pid: int
+    started: float
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId | None:
+        """The identity of a living process, or None."""
+        try:
+            return cls(pid, psutil.Process(pid).create_time())
+        except psutil.Error:
+            return None
+
+    def alive(self) -> bool:
+        """Whether exactly this process still runs (a zombie does not)."""
+        return self._process() is not None
+
+    def stop(self, *, grace: float = 5.0) -> None:
+        """Ask it to end, wait ``grace`` seconds, then kill it. No error where it is gone."""
+        process = self._process()
+        if process is None:
+            return
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+            try:
+                process.wait(grace)
+            except psutil.TimeoutExpired:
+                process.kill()
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    process.wait(5)
+
+    def _process(self) -> psutil.Process | None:
+        try:
+            process = psutil.Process(self.pid)
+            if abs(process.create_time() - self.started) > 1.0 or process.status() == psutil.STATUS_ZOMBIE:
+                return None
+        except psutil.Error:
+            return None
+        return process
+
+
+def marked(mark: str) -> Iterator[tuple[ProcessId, tuple[str, ...]]]:
+    """Living processes of any user we can see with ``mark`` in one of their arguments, with their arguments."""
+    for process in psutil.process_iter(["pid", "create_time", "cmdline", "status"]):
+        argv = process.info["cmdline"] or []
+        if process.info["status"] != psutil.STATUS_ZOMBIE and any(mark in argument for argument in argv):
+            yield ProcessId(process.info["pid"], process.info["create_time"]), tuple(argv)

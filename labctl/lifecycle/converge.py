@@ -1,0 +1,179 @@
+"""``up``: decide what has to change, say it, do it, and leave something a next ``up`` can finish."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from labctl.errors import HostError, LabctlError, UsageError
+from labctl.events import Listener, ignore
+from labctl.images import Image, resolve
+from labctl.lifecycle.locate import Draft, engine_of
+from labctl.plan.diff import STRENGTH, Action, Change, PlanDiff, compare
+from labctl.plan.model import LabPlan, MachinePlan
+from labctl.providers.base import BootImage, Capabilities, Job, Observed
+from labctl.spec.files import read_lab_file
+from labctl.spec.model import FileStep, LabSpec, ScriptStep
+from labctl.state.lock import locked
+from labctl.state.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What ``up`` did. ``changes`` has one entry per machine; seconds is the whole command."""
+
+    plan: LabPlan
+    changes: tuple[Change, ...]
+    seconds: float
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether everything already was as the spec says."""
+        return all(change.action == "keep" for change in self.changes)
+
+
+def difference(draft: Draft) -> PlanDiff:
+    """What ``up`` would do now, from the plans alone: nothing is asked of the engine, no lock is taken."""
+    return _decide(draft, _file_digests(draft.spec, draft.plan))
+
+
+def up(draft: Draft, *, listener: Listener = ignore, jobs: int = 4) -> Outcome:
+    """Make what runs equal to the spec. Idempotent; safe to repeat after any interruption.
+
+    jobs: machines worked on at once. Raises BusyError where another labctl works on the instance, HostError,
+    ImageError, ProviderError, GuestError.
+    """
+    started = time.monotonic()
+    with locked(draft.folder.lab, draft.folder.instance):
+        draft = replace(draft, record=draft.folder.record())  # it may have changed while we had no lock
+        _check_ownership(draft)
+        engine = engine_of(draft.backend)
+        digests = _file_digests(draft.spec, draft.plan)
+        diff = _decide(draft, digests)
+        provider = engine(draft.folder.engine, listener)
+        if diff.empty and draft.folder.pending() is None and _all_running(provider.observe(draft.plan), draft.plan):
+            return Outcome(draft.plan, diff.changes, time.monotonic() - started)
+        check_capabilities(draft.plan, engine.capabilities(draft.plan))
+        record = Record(
+            draft.plan.lab, draft.plan.instance, draft.backend.name, str(draft.spec.file), "changing", files=digests
+        )
+        if draft.record is not None:
+            record = replace(record, created=draft.record.created)
+        images = boot_images(draft.plan, listener)
+        draft.folder.write_record(replace(record, files=draft.record.files if draft.record else {}))
+        draft.folder.begin(draft.plan)
+        provider.up(Job(draft.plan, diff.actions(), images, draft.spec.root, jobs))
+        draft.folder.finish(draft.plan)
+        draft.folder.write_record(replace(record, phase="up"))
+        return Outcome(draft.plan, diff.changes, time.monotonic() - started)
+
+
+def boot_images(plan: LabPlan, listener: Listener = ignore) -> dict[str, BootImage]:
+    """The image of every machine, built where it is missing; machines that want the same one share it."""
+    made: dict[tuple[str, tuple[str, ...]], Image] = {}
+    images: dict[str, BootImage] = {}
+    for machine in plan.machines:
+        wanted = (machine.image, tuple(sorted(set(machine.packages))))
+        if wanted not in made:
+            made[wanted] = resolve(machine.image, wanted[1], provider=plan.provider, listener=listener)
+        images[machine.name] = as_boot_image(made[wanted])
+    return images
+
+
+def as_boot_image(image: Image) -> BootImage:
+    """An image of the store in the form that providers take."""
+    return BootImage(image.name, image.digest, image.disk, image.kernel, image.initrd, image.cmdline, image.user)
+
+
+def check_capabilities(plan: LabPlan, can: Capabilities) -> None:
+    """Refuse, before anything is created, what the engine cannot hold on this host. Raises HostError naming it all."""
+    wanted = {
+        "a promiscuous interface": not can.promiscuous
+        and any(i.promiscuous for m in plan.machines for i in m.interfaces),
+        "`peers: false`": not can.isolated_ports and any(not n.peers for n in plan.networks),
+        "`egress: nat`": not can.egress and any(n.egress != "none" for n in plan.networks),
+        "`seal: true`": not can.seal and plan.seal,
+        "a Windows guest": not can.windows and any(m.os == "windows" for m in plan.machines),
+    }
+    missing = [what for what, lacking in wanted.items() if lacking]
+    if missing:
+        raise HostError(
+            f"{plan.provider} cannot do this on this host: {', '.join(missing)}",
+            hint="Nothing was created. labctl doctor says what each provider can do here and why.",
+        )
+
+
+def _decide(draft: Draft, digests: Mapping[str, str]) -> PlanDiff:
+    """The strongest action that either the last finished or an interrupted plan calls for, machine by machine."""
+    applied, pending = draft.folder.plan(), draft.folder.pending()
+    diffs = [compare(applied, draft.plan)]
+    if pending is not None:
+        diffs.append(compare(pending, draft.plan) if applied else compare(None, draft.plan))
+    known: Mapping[str, str] = draft.record.files if draft.record else {}
+    names: dict[str, list[Change]] = {}
+    for diff in diffs:
+        for change in diff.changes:
+            names.setdefault(change.machine, []).append(change)
+    if pending is not None:
+        removed = {m.name for m in pending.machines} - {m.name for m in draft.plan.machines}
+        for name in removed:
+            names.setdefault(name, []).append(Change(name, "remove"))
+    changes = [max(group, key=lambda change: _rank(change.action)) for group in names.values()]
+    return PlanDiff(tuple(_with_files(change, known, digests) for change in changes))
+
+
+def _rank(action: Action) -> int:
+    return STRENGTH.index(action)
+
+
+def _with_files(change: Change, known: Mapping[str, str], digests: Mapping[str, str]) -> Change:
+    """Provisioning files changed on disk, which no plan shows, call for provisioning again."""
+    weaker = change.action in ("keep", "configure")
+    if weaker and known.get(change.machine, "") != digests.get(change.machine, ""):
+        return Change(change.machine, "provision", (*change.fields, "provisioning files"))
+    return change
+
+
+def _file_digests(spec: LabSpec, plan: LabPlan) -> dict[str, str]:
+    """Machine name to a digest of the files its steps name; machines without such files are left out."""
+    return {machine.name: digest for machine in plan.machines if (digest := _digest_of(machine, spec.root))}
+
+
+def _digest_of(machine: MachinePlan, root: Path) -> str:
+    sources = [s.source for s in machine.steps if isinstance(s, FileStep | ScriptStep) and s.source is not None]
+    if not sources:
+        return ""
+    whole = hashlib.sha256()
+    for source in sources:
+        whole.update(hashlib.sha256(read_lab_file(root, source)).digest())
+    return whole.hexdigest()
+
+
+def _all_running(observed: Observed, plan: LabPlan) -> bool:
+    running = {status.name for status in observed.machines if status.state == "running"}
+    return not observed.leftovers and running >= {machine.name for machine in plan.machines}
+
+
+def _check_ownership(draft: Draft) -> None:
+    """One name on a host means one lab and one provider."""
+    record = draft.record
+    if record is None:
+        return
+    if Path(record.spec_file).resolve() != draft.spec.file.resolve():
+        raise UsageError(
+            f"{record.lab}/{record.instance} already exists, made from another file: {record.spec_file}",
+            hint="Give this lab another `name`, choose another --instance, or destroy the other one first.",
+        )
+    if record.provider != draft.backend.name:
+        raise UsageError(
+            f"{record.lab}/{record.instance} runs on {record.provider}, not on {draft.backend.name}",
+            hint="labctl destroy it first, or choose another --instance.",
+        )
+    if record.phase == "destroying":
+        raise LabctlError(
+            f"{record.lab}/{record.instance} was being destroyed",
+            hint="Run labctl destroy again to finish that, then labctl up.",
+        )

@@ -1,0 +1,204 @@
+"""What every provider is. A provider gets a plan and decides nothing about topology or policy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from labctl.events import Listener, ignore
+from labctl.plan.diff import Action
+from labctl.plan.model import LabPlan, MachinePlan
+
+MachineState = Literal["running", "paused", "stopped", "dead", "absent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do on this host, read before anything is created.
+
+    promiscuous: a NIC can be given other NICs' unicast, and NICs without it do not get it. isolated_ports: ``peers:
+    false`` is held on the host side. egress: a declared way out can be given while the host stays closed. seal: the
+    management NIC can go away. checkpoints: lab-wide checkpoints. console: a serial console can be attached.
+    """
+
+    promiscuous: bool
+    isolated_ports: bool
+    egress: bool
+    seal: bool
+    checkpoints: bool
+    console: bool
+    windows: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Something this host lacks for a provider. fatal: it cannot run without it. remedy: a command or step."""
+
+    what: str
+    remedy: str
+    fatal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BootImage:
+    """An image as a provider starts it: files made by ``labctl.images``.
+
+    disk: a read-only base disk (qcow2 for qemu). kernel, initrd, cmdline: for direct boot; None where the disk boots
+    itself. digest names the content. user: the account labctl logs in as.
+    """
+
+    name: str
+    digest: str
+    disk: Path
+    kernel: Path | None = None
+    initrd: Path | None = None
+    cmdline: str = ""
+    user: str = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How to reach a guest over SSH from this host. known_hosts pins the guest's host key."""
+
+    host: str
+    port: int
+    user: str
+    identity: Path
+    known_hosts: Path
+
+
+@dataclass(frozen=True, slots=True)
+class MachineStatus:
+    """A machine as the engine has it. since: seconds since the epoch when it started, or None. details: free text."""
+
+    name: str
+    state: MachineState
+    pid: int | None = None
+    since: float | None = None
+    details: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedNic:
+    """A NIC as the engine reports it. wire is the network's name, ``management``, or the engine's own word for a
+    wire that labctl does not know."""
+
+    machine: str
+    mac: str
+    wire: str
+    linked: bool = True
+    details: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is: machines and NICs as the engine reports them. leftovers: things with labctl's mark for this instance
+    that the plan does not have."""
+
+    machines: tuple[MachineStatus, ...]
+    nics: tuple[ObservedNic, ...] = ()
+    leftovers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One change to carry out: the plan, what to do with each machine, and the image of each machine to be created.
+
+    root is the lab's folder, from which provisioning files are read.
+    """
+
+    plan: LabPlan
+    actions: Mapping[str, Action]
+    images: Mapping[str, BootImage]
+    root: Path
+    jobs: int = field(default=4)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """What a command in a guest gave back."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An entry of ``labctl.providers.PROVIDERS``.
+
+    render: pure, a plan and the images known so far (machines not built yet are missing) to file name and text.
+    engine: what runs plans, or None where labctl only renders for this engine so far.
+    """
+
+    name: str
+    summary: str
+    probe: Callable[[], tuple[Lack, ...]]
+    render: Callable[[LabPlan, Mapping[str, BootImage]], Mapping[str, str]]
+    engine: type[Provider] | None
+
+
+class Provider(ABC):
+    """An engine that runs plans. One object serves one instance; ``workdir`` is the provider's own folder in it.
+
+    The engine is the truth about what runs. ``workdir`` holds what it takes to find it again after a crash: whatever
+    starts a process notes its intent there first. Every verb is idempotent and may follow a crash at any point.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, workdir: Path, listener: Listener = ignore) -> None:
+        self.workdir = workdir
+        self.listener = listener
+
+    @classmethod
+    @abstractmethod
+    def capabilities(cls, plan: LabPlan | None = None) -> Capabilities:
+        """What this provider can do on this host; with a plan, given the settings that the plan asks for."""
+
+    @abstractmethod
+    def up(self, job: Job) -> None:
+        """Carry out ``job.actions``; afterwards every machine of the plan runs, is configured and provisioned.
+
+        A machine whose action is ``keep`` is left alone if it runs and started if it does not.
+        Raises ProviderError or GuestError after all machines that could be finished are finished.
+        """
+
+    @abstractmethod
+    def down(self, plan: LabPlan, machines: Sequence[str]) -> None:
+        """Stop machines, in reverse dependency order, gracefully where the guest answers; disks stay."""
+
+    @abstractmethod
+    def destroy(self) -> None:
+        """Stop and remove everything of this instance, known from ``workdir`` and the engine, plan or no plan."""
+
+    @abstractmethod
+    def observe(self, plan: LabPlan) -> Observed:
+        """Machines and NICs as the engine reports them."""
+
+    @abstractmethod
+    def endpoint(self, plan: LabPlan, machine: str) -> Endpoint:
+        """How to reach a running machine over SSH. Raises ProviderError where it does not run."""
+
+    @abstractmethod
+    def execute(
+        self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
+    ) -> ExecResult:
+        """Run a program as root in the guest over whatever way is open. Raises GuestError where there is no answer."""
+
+    def console(self, plan: LabPlan, machine: str) -> Path | None:
+        """A unix socket that carries the machine's serial console, or None."""
+        _ = self._machine(plan, machine)
+        return None
+
+    def logs(self, plan: LabPlan, machine: str) -> tuple[Path, ...]:
+        """Log files about a machine that exist now, the most telling first."""
+        _ = self._machine(plan, machine)
+        return ()
+
+    @staticmethod
+    def _machine(plan: LabPlan, name: str) -> MachinePlan:
+        return plan.machine(name)

@@ -1,0 +1,54 @@
+"""One labctl at a time changes an instance; the others are told who, since when, and what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from labctl.errors import BusyError
+from labctl.host.files import private_folder, write_json
+from labctl.state.folders import state_root
+
+
+@contextlib.contextmanager
+def locked(lab: str, instance: str, *, wait: float = 0.0) -> Iterator[None]:
+    """Hold the lock of an instance. The operating system drops it when the process ends, however it ends.
+
+    wait: seconds to wait for another holder. Raises BusyError that says who holds it.
+    """
+    folder = private_folder(state_root() / ".locks")
+    lock = FileLock(folder / f"{lab}.{instance}.lock")
+    holder = folder / f"{lab}.{instance}.json"
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout as error:
+        raise _busy(lab, instance, holder) from error
+    try:
+        write_json(
+            holder,
+            {"pid": os.getpid(), "since": time.time(), "command": " ".join(["labctl", *sys.argv[1:]])},
+            mode=0o600,
+        )
+        yield
+    finally:
+        lock.release()
+
+
+def _busy(lab: str, instance: str, holder: Path) -> BusyError:
+    brief = f"another labctl is changing {lab}/{instance}"
+    try:
+        who = json.loads(holder.read_text(encoding="utf-8"))
+        since = time.strftime("%H:%M:%S", time.localtime(who["since"]))
+        brief += f": process {who['pid']} (`{who['command']}`), since {since}"
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # the holder has not written its note yet; the brief says enough
+    return BusyError(
+        brief, hint="Wait until it is done and repeat the command. If it hangs, stop that process; nothing is lost."
+    )

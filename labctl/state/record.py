@@ -1,0 +1,148 @@
+"""The record of an instance: versioned, atomic, and enough to finish or to remove what a crash left."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from labctl import __version__
+from labctl.errors import StateError
+from labctl.host.files import private_folder, remove_tree, write_atomic, write_json
+from labctl.plan.model import LabPlan
+from labctl.plan.show import from_json, to_json
+from labctl.state.folders import state_root
+
+RECORD_VERSION = 1
+Phase = Literal["changing", "up", "down", "destroying"]
+
+_README = """\
+This folder belongs to labctl. It holds one running copy (an instance) of one lab.
+
+record.json    what the instance is and what labctl was doing last
+plan.json      the plan that was carried out last
+pending.json   the plan that was being carried out when labctl was interrupted, if it was
+engine/        the provider's own files: disks, keys, sockets, logs of the machines
+commands.log   every program that labctl started for this instance
+reports/       what `labctl verify` found
+
+Remove it with `labctl destroy`, not by hand: the machines may still run.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the instance is. spec_file: the lab.yaml it was made from. created: seconds since the epoch.
+
+    files: machine name to a digest of the provisioning files it was given, which the plan only names.
+    """
+
+    lab: str
+    instance: str
+    provider: str
+    spec_file: str
+    phase: Phase
+    created: float = field(default_factory=time.time)
+    files: Mapping[str, str] = field(default_factory=dict)
+    labctl: str = __version__
+    version: int = RECORD_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFolder:
+    """The folder of one instance. Nothing is created before ``write_record``."""
+
+    lab: str
+    instance: str
+
+    @property
+    def path(self) -> Path:
+        """``<state root>/<lab>/<instance>``."""
+        return state_root() / self.lab / self.instance
+
+    @property
+    def engine(self) -> Path:
+        """The provider's own folder."""
+        return self.path / "engine"
+
+    @property
+    def commands_log(self) -> Path:
+        """One line per program started."""
+        return self.path / "commands.log"
+
+    @property
+    def reports(self) -> Path:
+        """Where verify keeps its reports."""
+        return self.path / "reports"
+
+    def record(self) -> Record | None:
+        """The record, or None where the instance does not exist. Raises StateError where it cannot be understood."""
+        data = self._read("record.json")
+        if data is None:
+            return None
+        if data.get("version") != RECORD_VERSION:
+            raise StateError(
+                f"the record of {self.lab}/{self.instance} has version {data.get('version')}, not {RECORD_VERSION}",
+                hint=f"Use the labctl that wrote it ({data.get('labctl', 'unknown')}) to destroy the instance.",
+            )
+        known = {f.name for f in fields(Record)}
+        return Record(**{key: value for key, value in data.items() if key in known})
+
+    def write_record(self, record: Record) -> None:
+        """Keep a record; makes the folder, its README and the provider's folder where they are missing."""
+        private_folder(self.path)
+        private_folder(self.engine)
+        if not (self.path / "README").exists():
+            write_atomic(self.path / "README", _README)
+        write_json(self.path / "record.json", asdict(record), mode=0o600)
+
+    def plan(self) -> LabPlan | None:
+        """The plan that was carried out last, or None."""
+        return self._plan("plan.json")
+
+    def pending(self) -> LabPlan | None:
+        """The plan that was being carried out when labctl was interrupted, or None."""
+        return self._plan("pending.json")
+
+    def begin(self, plan: LabPlan) -> None:
+        """Note that ``plan`` is about to be carried out."""
+        write_json(self.path / "pending.json", to_json(plan), mode=0o600)
+
+    def finish(self, plan: LabPlan) -> None:
+        """Note that ``plan`` has been carried out."""
+        write_json(self.path / "plan.json", to_json(plan), mode=0o600)
+        (self.path / "pending.json").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Forget the instance; the lab's folder goes with its last one."""
+        (self.path / "record.json").unlink(missing_ok=True)
+        remove_tree(self.path)
+        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+            self.path.parent.rmdir()
+
+    def _plan(self, name: str) -> LabPlan | None:
+        data = self._read(name)
+        return None if data is None else from_json(data)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise StateError(
+                f"{path} cannot be read: {error}", hint="labctl destroy removes the instance all the same."
+            ) from error
+        if not isinstance(data, dict):
+            raise StateError(f"{path} does not hold a record", hint="labctl destroy removes the instance all the same.")
+        return data
+
+
+def instances() -> Iterator[InstanceFolder]:
+    """Every instance on this host with labctl's mark (a record), by lab and name."""
+    for path in sorted(state_root().glob("*/*/record.json")):
+        yield InstanceFolder(path.parent.parent.name, path.parent.name)
