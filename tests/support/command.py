@@ -1,0 +1,60 @@
+"""The ``labctl`` command as tests drive it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+LABCTL = (sys.executable, "-m", "labctl")
+
+
+@dataclass(frozen=True)
+class Labctl:
+    """The ``labctl`` command with a state folder of its own."""
+
+    state: Path
+    home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "LABCTL_STATE_DIR": str(self.state), "NO_COLOR": "1"}
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        """Start it and do not wait."""
+        argv = [*LABCTL, *map(str, arguments)]
+        return subprocess.Popen(
+            argv,
+            env=self.environment,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, *arguments: str | Path, code: int = 0) -> str:
+        """Run it to its end, insist on its exit code, give its standard output."""
+        with self.start(*arguments) as process:
+            out, err = process.communicate(timeout=280)
+        assert process.returncode == code, f"labctl {' '.join(map(str, arguments))}\n{out.decode()}\n{err.decode()}"
+        return out.decode()
+
+    def json(self, *arguments: str | Path, code: int = 0) -> Any:
+        """Run it with ``--json`` and give what it printed, parsed."""
+        return json.loads(self.run(*arguments, "--json", code=code))
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that runs with this state folder in its arguments."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            words: Sequence[str] = process.info["cmdline"] or []
+            if process.info["status"] != psutil.STATUS_ZOMBIE and any(str(self.state) in word for word in words):
+                found.append(process)
+        return found
