@@ -42,15 +42,14 @@ def validate(
     Exit code 0 where all are right, 2 where one is not. Works as a pre-commit hook.
     """
     from labctl.spec.load import check
-    from labctl.spec.problems import render_json, render_text
 
     found = {file: check(file) for file in files}
     problems = [problem for group in found.values() for problem in group]
     if as_json:
-        say_json({"valid": not problems, "problems": render_json(problems)})
+        say_json({"valid": not problems, "problems": [problem.to_json() for problem in problems]})
     else:
         for file, group in found.items():
-            say(render_text(group) if group else f"{file}: ok")
+            say("\n\n".join(problem.render() for problem in group) if group else f"{file}: ok")
         if problems:
             remark(
                 f"{len(problems)} problem{'s' * (len(problems) > 1)} found; `labctl schema` prints what a lab may hold."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -50,6 +51,13 @@ class ProcessId:
         except psutil.Error:
             return None
         return process
+
+
+def boot_id() -> str:
+    """What names this run of the host's kernel: answers found by trying hold until it changes."""
+    note = Path("/proc/sys/kernel/random/boot_id")
+    # elsewhere the time of the boot, coarse, because it follows the clock when that is set
+    return note.read_text().strip() if note.exists() else str(round(psutil.boot_time() / 60))
 
 
 def marked(mark: str) -> Iterator[tuple[ProcessId, tuple[str, ...]]]:

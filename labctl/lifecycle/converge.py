@@ -62,7 +62,7 @@ def up(draft: Draft, *, listener: Listener = ignore, jobs: int = 4) -> Outcome:
         )
         if draft.record is not None:
             record = replace(record, created=draft.record.created)
-        images = boot_images(draft.plan, listener)
+        images = boot_images(draft.plan, draft.backend.images, listener)
         draft.folder.write_record(replace(record, files=draft.record.files if draft.record else {}))
         draft.folder.begin(draft.plan)
         provider.up(Job(draft.plan, diff.actions(), images, draft.spec.root, jobs))
@@ -71,14 +71,19 @@ def up(draft: Draft, *, listener: Listener = ignore, jobs: int = 4) -> Outcome:
         return Outcome(draft.plan, diff.changes, time.monotonic() - started)
 
 
-def boot_images(plan: LabPlan, listener: Listener = ignore) -> dict[str, BootImage]:
-    """The image of every machine, built where it is missing; machines that want the same one share it."""
+def boot_images(plan: LabPlan, source: str | None, listener: Listener = ignore) -> dict[str, BootImage]:
+    """The image of every machine, built where it is missing; machines that want the same one share it.
+
+    source: the provider's kind of image source; None gives no images.
+    """
+    if source is None:
+        return {}
     made: dict[tuple[str, tuple[str, ...]], Image] = {}
     images: dict[str, BootImage] = {}
     for machine in plan.machines:
         wanted = (machine.image, tuple(sorted(set(machine.packages))))
         if wanted not in made:
-            made[wanted] = resolve(machine.image, wanted[1], provider=plan.provider, listener=listener)
+            made[wanted] = resolve(machine.image, wanted[1], provider=source, listener=listener)
         images[machine.name] = as_boot_image(made[wanted])
     return images
 

@@ -11,7 +11,7 @@ from labctl.errors import LabctlError
 from labctl.lifecycle.locate import choose_backend
 from labctl.providers import PROVIDERS
 from labctl.providers.base import Capabilities, Lack
-from labctl.state.folders import cache_root, state_root
+from labctl.host.folders import cache_root, state_root
 
 
 @dataclass(frozen=True, slots=True)

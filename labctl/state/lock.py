@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from labctl.errors import BusyError
 from labctl.host.files import private_folder, write_json
-from labctl.state.folders import state_root
+from labctl.host.folders import state_root
 
 
 @contextlib.contextmanager

@@ -66,6 +66,14 @@ class Lab:
                 seen.update(zip(asking[name], json.loads(out), strict=True))
         return seen
 
+    def delivered(self, sender: str, source: str, target: str, address: str) -> bool:
+        """Whether a datagram that names ``source`` as its source gets from one machine to an address of another."""
+        catching = self._start(target, "catch", (address, 4000))
+        assert catching.stdout is not None and catching.stdout.readline() == "ready\n"
+        _, error = self._start(sender, "forge", (source, address, 4000)).communicate(timeout=10)
+        assert not error
+        return catching.communicate(timeout=10)[0] == "caught\n"
+
     @contextmanager
     def _serving(self, machine: str, doors: list[tuple[str, str, int]]) -> Iterator[None]:
         process = self._start(machine, "serve", doors)
@@ -114,11 +122,14 @@ def _wires(lab: Lab) -> Iterator[str]:
         yield f"link set br{network.key} up"
     keys = {network.name: network.key for network in lab.plan.networks}
     port = 0
-    for machine in lab.plan.machines:
+    for number, machine in enumerate(lab.plan.machines):
+        nic = f"address {machine.management_mac} netns {lab.namespace(machine.name)} name net0"
+        yield f"link add m{number} type veth peer {nic}"
+        yield f"link set m{number} up"
         # in reverse, so that the guests' kernel names are not the planned ones
-        for number, interface in enumerate(reversed(machine.interfaces)):
+        for place, interface in enumerate(reversed(machine.interfaces)):
             port += 1
-            nic = f"address {interface.mac} netns {lab.namespace(machine.name)} name eth{number}"
+            nic = f"address {interface.mac} netns {lab.namespace(machine.name)} name eth{place}"
             yield f"link add p{port} type veth peer {nic}"
             isolated = " isolated on" if interface.isolated else ""
             yield f"link set p{port} master br{keys[interface.network]} up"

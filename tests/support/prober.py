@@ -3,6 +3,8 @@
 serve: reads ``[["tcp"|"udp", address, port], ...]``, says ``ready``, answers until its input ends.
 ask: reads ``[[device, family, "icmp"|"tcp"|"udp", address, port], ...]``, prints a list of ``answered``, ``refused``,
 ``prohibited`` or ``silence``, one per question.
+catch: reads ``[address, port]``, says ``ready``, then whether a datagram came. forge: reads ``[source, address, port]``
+and sends a datagram from that source, whoever it belongs to.
 """
 
 from __future__ import annotations
@@ -21,6 +23,11 @@ REFUSED = {errno.ECONNREFUSED: "refused"}
 PROHIBITED = {errno.EHOSTUNREACH: "prohibited", errno.EACCES: "prohibited", errno.ENETUNREACH: "prohibited"}
 
 
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def serve() -> None:
     doors = json.loads(sys.stdin.readline())
     sockets = {}
@@ -32,7 +39,7 @@ def serve() -> None:
         if protocol == "tcp":
             door.listen(64)
         sockets[door] = protocol
-    print("ready", flush=True)
+    say("ready")
     held = []
     while True:
         for door in select.select([*sockets, sys.stdin], [], [])[0]:
@@ -65,7 +72,31 @@ def ask() -> None:
                 answers[number] = seen
                 del waiting[ready]
                 ready.close()
-    print(json.dumps([answer or "silence" for answer in answers]))
+    say(json.dumps([answer or "silence" for answer in answers]))
+
+
+def catch() -> None:
+    address, port = json.loads(sys.stdin.readline())
+    door = socket.socket(FAMILIES[6 if ":" in address else 4], socket.SOCK_DGRAM)
+    door.bind((address, port))
+    door.settimeout(WAIT)
+    say("ready")
+    try:
+        door.recv(100)
+    except TimeoutError:
+        say("nothing")
+    else:
+        say("caught")
+
+
+def forge() -> None:
+    source, address, port = json.loads(sys.stdin.readline())
+    family = 6 if ":" in address else 4
+    sender = socket.socket(FAMILIES[family], socket.SOCK_DGRAM)
+    level, transparent = (socket.IPPROTO_IP, 19) if family == 4 else (socket.IPPROTO_IPV6, 75)  # linux/in.h, in6.h
+    sender.setsockopt(level, transparent, 1)
+    sender.bind((source, 0))
+    sender.sendto(b"hello", (address, port))
 
 
 def _send(number: int, device: str, family: int, protocol: str, address: str, port: int) -> socket.socket:
@@ -113,4 +144,4 @@ def _look(asked: socket.socket, number: int, protocol: str, family: int) -> str 
 
 
 if __name__ == "__main__":
-    {"serve": serve, "ask": ask}[sys.argv[1]]()
+    {"serve": serve, "ask": ask, "catch": catch, "forge": forge}[sys.argv[1]]()

@@ -1,0 +1,47 @@
+"""TCP ports of the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+# Below the range that Linux, macOS and Windows take for outgoing connections, above the well-known services.
+_FIRST, _LAST = 20000, 31999
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of 127.0.0.1 right now."""
+    with socket.socket() as probe:
+        if os.name == "posix":  # connections that just ended must not make a port look taken
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def candidates(seed: int) -> Iterator[int]:
+    """Ports that are free right now, in an order that depends on ``seed``, so that machines do not compete for one.
+
+    Another program may take a port before the caller does: whoever listens must be ready to try the next.
+    """
+    span = _LAST - _FIRST + 1
+    for step in range(span):
+        port = _FIRST + (seed + step * 7919) % span  # 7919 is prime and does not divide the span: every port comes up once
+        if is_free(port):
+            yield port
+
+
+def greets(port: int, *, timeout: float) -> bool:
+    """Whether a server on 127.0.0.1 speaks first within ``timeout`` seconds, as SSH servers do.
+
+    A forwarded port accepts connections before anybody listens behind it, so accepting alone says nothing.
+    """
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout) as caller:
+            caller.settimeout(timeout)
+            return bool(caller.recv(1))
+    except OSError:
+        return False

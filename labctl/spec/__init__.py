@@ -1,0 +1,1 @@
+"""From a ``lab.yaml`` to frozen values: source, schema, rules, model, load."""

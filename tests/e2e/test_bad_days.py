@@ -1,0 +1,132 @@
+"""Days that go wrong: killed, interrupted, doubled, full, dead - and `up` or `destroy` puts it right."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.command import Labctl
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+LAB = """\
+version: 1
+name: NAME
+provider: qemu
+defaults: {image: debian-12, memory: 192 MiB}
+networks:
+  wire: {subnet: 10.9.0.0/28}
+machines:
+  one: {networks: {wire: 10.9.0.1}}
+  two:
+    networks: {wire: 10.9.0.2}
+    provision:
+      - shell: echo begun >>/root/steps
+      - shell: echo finished >>/root/steps
+"""
+
+
+def write_lab(home: Path, name: str) -> Path:
+    folder = home / name
+    folder.mkdir()
+    (folder / "lab.yaml").write_text(LAB.replace("NAME", name))
+    return folder
+
+
+def machines(labctl: Labctl) -> list[psutil.Process]:
+    return [process for process in labctl.processes() if "qemu-system" in process.name()]
+
+
+def stop(process: subprocess.Popen[bytes], number: signal.Signals) -> tuple[int, str]:
+    process.send_signal(number)
+    _out, err = process.communicate(timeout=60)
+    return process.returncode, err.decode()
+
+
+def test_kill_at_any_moment_of_up_then_up_again(labctl: Labctl) -> None:
+    lab = write_lab(labctl.home, "killed")
+    moments = random.Random(20260).sample(range(1, 24), 4)
+    for moment in sorted(moments):
+        process = labctl.start("up", lab)
+        try:
+            process.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            stop(process, signal.SIGKILL)
+        assert len(machines(labctl)) <= 2
+    labctl.run("up", lab)
+    assert labctl.json("status", lab)["state"] == "up"
+    assert len(machines(labctl)) == 2
+    assert labctl.run("exec", lab, "two", "--", "tail", "-n1", "/root/steps") == "finished\n"
+    assert {change["action"] for change in labctl.json("up", lab)["changes"]} == {"keep"}
+    labctl.run("destroy", lab, "--yes")
+    assert labctl.processes() == []
+
+
+def test_a_dead_machine_is_seen_and_mended_and_an_interrupted_up_goes_on(labctl: Labctl) -> None:
+    lab = write_lab(labctl.home, "mended")
+    process = labctl.start("up", lab)
+    time.sleep(6)
+    code, words = stop(process, signal.SIGINT)
+    assert code == 130
+    assert "labctl destroy" in words
+    assert labctl.json("status", lab)["state"] == "interrupted"
+    labctl.run("up", lab)
+
+    pids = {machine["name"]: machine["pid"] for machine in labctl.json("status", lab)["machines"]}
+    os.kill(pids["one"], signal.SIGKILL)
+    states = {machine["name"]: machine["state"] for machine in labctl.json("status", lab)["machines"]}
+    assert states == {"one": "dead", "two": "running"}
+    labctl.run("up", lab)
+    after = {machine["name"]: machine["pid"] for machine in labctl.json("status", lab)["machines"]}
+    assert after["two"] == pids["two"]
+    assert after["one"] not in (None, pids["one"])
+    labctl.run("exec", lab, "one", "--", "ping", "-c1", "-W3", "10.9.0.2")
+    labctl.run("destroy", lab, "--yes")
+
+
+def test_of_two_ups_at_once_one_works_and_the_other_explains(labctl: Labctl) -> None:
+    lab = write_lab(labctl.home, "doubled")
+    first = labctl.start("up", lab)
+    time.sleep(3)
+    second = labctl.start("up", lab)
+    _out, words = second.communicate(timeout=30)
+    assert second.returncode == 6
+    assert f"process {first.pid}" in words.decode()
+    stop(first, signal.SIGTERM)
+    assert first.returncode == 130
+    labctl.run("destroy", lab, "--yes")
+    assert labctl.processes() == []
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for almost nothing."""
+    assert os.geteuid() == 0, "this test mounts a tmpfs: run it as root"
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_said_plainly_and_loses_nothing(labctl: Labctl, tiny_disk: Path) -> None:
+    lab = write_lab(labctl.home, "full")
+    poor = Labctl(tiny_disk / "state", labctl.home)
+    with poor.start("up", lab) as process:
+        _out, words = process.communicate(timeout=120)
+    assert process.returncode == 1, words.decode()
+    assert "disk" in words.decode()
+    assert "Traceback" not in words.decode()
+    subprocess.run(["mount", "-o", "remount,size=2g", tiny_disk], check=True)
+    poor.run("up", lab)
+    assert poor.json("status", lab)["state"] == "up"
+    poor.run("destroy", lab, "--yes")
+    assert poor.processes() == []

@@ -1,0 +1,182 @@
+"""The isolation rules in every rendered Vagrantfile, and refusals where an engine could only pretend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from labctl.errors import UsageError
+from labctl.plan.build import build
+from labctl.plan.model import LabPlan
+from labctl.providers.base import BootImage
+from labctl.providers.vagrant import networks, render
+from labctl.spec.load import load
+
+pytestmark = pytest.mark.unit
+
+LABS = Path(__file__).resolve().parents[2] / "golden/vagrant"
+
+
+def plan_of(lab: str, instance: str = "default") -> LabPlan:
+    return build(load(LABS / lab / "lab.yaml"), instance=instance, provider="virtualbox")
+
+
+@pytest.fixture(scope="module")
+def everything() -> LabPlan:
+    return plan_of("everything")
+
+
+@pytest.fixture(scope="module")
+def dmz() -> LabPlan:
+    return plan_of("dmz")
+
+
+def blocks(vagrantfile: str) -> dict[str, str]:
+    """Machine name to its part of a Vagrantfile."""
+    parts = re.split(r"^  config\.vm\.define '([^']*)' do \|m\|$", vagrantfile, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_nothing_of_the_host_is_shared(everything: LabPlan) -> None:
+    common = render.render_virtualbox(everything, {})["Vagrantfile"].split("config.vm.define")[0]
+    for rule in (
+        "config.vm.synced_folder '.', '/vagrant', disabled: true",
+        "config.ssh.forward_agent = false",
+        "'--clipboard-mode', 'disabled'",
+        "'--drag-and-drop', 'disabled'",
+        "'--audio-enabled', 'off'",
+        "'--usb-xhci', 'off'",
+        "'--nat-dns-proxy1', 'off', '--nat-dns-host-resolver1', 'off'",
+        "'--nat-localhostreachable1', 'off'",
+        "'--nic-promisc1', 'deny'",
+        "vb.auto_nat_dns_proxy = false",
+    ):
+        assert rule in common
+
+
+def test_every_nic_is_on_its_planned_wire_with_a_policy_and_a_mac(everything: LabPlan) -> None:
+    found = blocks(render.render_virtualbox(everything, {})["Vagrantfile"])
+    for machine in everything.machines:
+        text = found[machine.name]
+        assert f"'--mac-address1', '{machine.management_mac.replace(':', '').upper()}'" in text
+        for slot, interface in enumerate(machine.interfaces, 2):
+            wire = everything.network(interface.network).wire
+            mac = interface.mac.replace(":", "").upper()
+            assert f"auto_config: false, mac: '{mac}', virtualbox__intnet: '{wire}', adapter: {slot}" in text
+            assert f"'--nic-promisc{slot}', '{'allow-vms' if interface.promiscuous else 'deny'}'" in text
+        assert len(re.findall(r"m\.vm\.network 'private_network'", text)) == len(machine.interfaces)
+
+
+def test_libvirt_networks_have_no_way_out_no_host_and_no_dhcp(dmz: LabPlan) -> None:
+    files = render.render_libvirt(dmz, {})
+    lines = [line for line in files["Vagrantfile"].splitlines() if "'private_network'" in line]
+    assert len(lines) == sum(len(machine.interfaces) for machine in dmz.machines)
+    for line in lines:
+        assert "libvirt__forward_mode: 'veryisolated', libvirt__dhcp_enabled: false" in line
+    assert "lv.management_network_mode = 'none'" in files["Vagrantfile"]
+    assert "<port isolated='yes'/>" in files["management-network.xml"]
+    assert "<forward" not in files["management-network.xml"]
+
+
+def test_machines_stand_in_the_order_of_their_dependencies(dmz: LabPlan) -> None:
+    order = list(blocks(render.render_virtualbox(dmz, {})["Vagrantfile"]))
+    assert order == [name for wave in dmz.waves for name in wave]
+    for machine in dmz.machines:
+        assert all(order.index(needed) < order.index(machine.name) for needed in machine.depends_on)
+
+
+NAMES = re.compile(r"(?:intnet: |network_(?:name|address)(?:: | = )|vb\.name = |mac: |uuid = )('[^']*')")
+
+
+def test_instances_share_no_name() -> None:
+    names = []
+    for instance in ("default", "anna"):
+        plan = plan_of("dmz", instance)
+        text = render.render_virtualbox(plan, {})["Vagrantfile"] + render.render_libvirt(plan, {})["Vagrantfile"]
+        names.append(set(NAMES.findall(text)))
+    assert len(names[0]) == len(names[1]) > 10
+    assert not names[0] & names[1]
+
+
+def test_the_lab_ends_sealed_where_the_spec_says_so(everything: LabPlan) -> None:
+    sealed = render.render_virtualbox(everything, {})["Vagrantfile"]
+    opened = render.render_virtualbox(replace(everything, seal=False), {})["Vagrantfile"]
+    assert "'setlinkstate1', 'off'" in sealed
+    assert "setlinkstate" not in opened
+
+
+Change = Callable[[LabPlan], LabPlan]
+
+
+def _crowded(plan: LabPlan) -> LabPlan:
+    machine = plan.machine("fw")
+    crowded = replace(machine, interfaces=machine.interfaces * 3)
+    return replace(plan, machines=tuple(crowded if m is machine else m for m in plan.machines))
+
+
+def _network(**changes: object) -> Change:
+    return lambda plan: replace(plan, networks=(replace(plan.networks[0], **changes), *plan.networks[1:]))  # type: ignore[arg-type]
+
+
+def _promiscuous(plan: LabPlan) -> LabPlan:
+    machine = plan.machine("web")
+    sensor = replace(machine, interfaces=(replace(machine.interfaces[0], promiscuous=True),))
+    return replace(plan, machines=tuple(sensor if m is machine else m for m in plan.machines))
+
+
+@pytest.mark.parametrize(
+    ("change", "engines", "message"),
+    [
+        (_crowded, ("virtualbox",), "has 9 interfaces"),
+        (_network(peers=False), ("virtualbox", "libvirt"), "peers: false"),
+        (_network(egress="nat", exit=IPv4Address("203.0.113.254")), ("virtualbox", "libvirt"), "way out|egress"),
+        (_promiscuous, ("libvirt",), "promiscuous"),
+        (lambda plan: replace(plan, seal=True), ("libvirt",), "sealed"),
+        (lambda plan: replace(plan, settings={"libvirt": {"uri": "qemu:///session"}}), ("libvirt",), "session"),
+        (lambda plan: replace(plan, lab="x'y"), ("virtualbox", "libvirt"), "cannot be a name"),
+        (lambda plan: replace(plan, instance="../x"), ("virtualbox", "libvirt"), "cannot be a name"),
+        (_network(name="a\nb"), ("virtualbox", "libvirt"), "cannot be a name"),
+    ],
+)
+def test_what_an_engine_cannot_hold_is_refused(
+    dmz: LabPlan, change: Change, engines: tuple[str, ...], message: str
+) -> None:
+    functions = {"virtualbox": render.render_virtualbox, "libvirt": render.render_libvirt}
+    for engine, function in functions.items():
+        if engine in engines:
+            with pytest.raises(UsageError, match=message):
+                function(change(dmz), {})
+        else:
+            assert function(change(dmz), {})["Vagrantfile"]
+
+
+def test_a_name_that_leaves_the_folder_is_refused(dmz: LabPlan) -> None:
+    evil = replace(dmz, machines=(replace(dmz.machines[0], name="../../x"),), waves=(("../../x",),))
+    with pytest.raises(UsageError, match="cannot be a name"):
+        render.render_virtualbox(evil, {})
+
+
+def test_a_box_is_named_after_its_content_where_that_is_known(dmz: LabPlan) -> None:
+    machine = dmz.machine("web")
+    digest = "ab" * 32
+    assert render.box(machine, None) == render.Box("labctl/debian-12")
+    assert render.box(replace(machine, image="debian/bookworm64"), None) == render.Box("debian/bookworm64")
+    made = BootImage("debian-12", digest, Path("/cache/web.box"), user="vagrant")
+    assert render.box(machine, made) == render.Box("labctl/debian-12-abababababab", "file:///cache/web.box", digest)
+    text = blocks(render.render_virtualbox(dmz, {"web": made})["Vagrantfile"])["web"]
+    assert f"m.vm.box_download_checksum = '{digest}'" in text
+    assert "m.ssh.username = 'vagrant'" in text
+
+
+def test_the_management_subnet_is_apart_from_the_labs(dmz: LabPlan) -> None:
+    first = IPv4Network(networks.management(dmz).subnet)
+    shadowed = replace(dmz, networks=(replace(dmz.networks[0], subnet=first),))
+    assert not IPv4Network(networks.management(shadowed).subnet).overlaps(first)
+    full = replace(dmz, networks=(replace(dmz.networks[0], subnet=IPv4Network("10.0.0.0/8")),))
+    with pytest.raises(UsageError, match="no room"):
+        networks.management(full)

@@ -1,0 +1,99 @@
+"""Guests' answers are untrusted: size, shape and ownership."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from labctl.verify import answers
+from labctl.verify.answers import Answer, BadAnswer
+
+pytestmark = pytest.mark.unit
+
+GOOD = [7, "silence", "", 0, ""]
+
+
+def said(*rows: Any, links: Any = None) -> bytes:
+    return json.dumps({"results": list(rows), "links": {} if links is None else links}).encode()
+
+
+def test_a_good_answer() -> None:
+    batch = answers.batch(
+        said(GOOD, [8, "answered", "echo reply", 12, ""], links={"eth0": "up", "mgmt": "down"}), [7, 8]
+    )
+    assert batch.answers == {7: Answer("silence", "", 0, ""), 8: Answer("answered", "echo reply", 12, "")}
+    assert batch.linked == {"eth0"}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"\xff\xfe",
+        b"{",
+        b"[" * 200_000,
+        b'{"results":' * 100_000,
+        b'{"results": [], "links": {}}' + b" " * answers.MAX_BYTES,
+        b'{"results": {}, "links": {}}',
+        b'{"results": []}',
+        b'{"results": [], "links": []}',
+        b'{"results": [[' + b"9" * 10_000 + b', "silence", "", 0, ""]], "links": {}}',
+    ],
+    ids=lambda raw: repr(raw[:20]),
+)
+def test_answers_of_the_wrong_form(raw: bytes) -> None:
+    with pytest.raises(BadAnswer):
+        answers.batch(raw, [7])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [9, "silence", "", 0, ""],
+        [True, "silence", "", 0, ""],
+        ["7", "silence", "", 0, ""],
+        [7.0, "silence", "", 0, ""],
+        [7, "PASS", "", 0, ""],
+        [7, ["silence"], "", 0, ""],
+        [7, "silence", "", "0", ""],
+        [7, "silence", {}, 0, ""],
+        [7, "silence", "", 0],
+        [7, "silence", "", 0, "", ""],
+        {"id": 7},
+        7,
+        None,
+    ],
+    ids=str,
+)
+def test_results_of_the_wrong_shape_or_owner(row: Any) -> None:
+    with pytest.raises(BadAnswer):
+        answers.batch(said(row), [7, 1])
+
+
+def test_nobody_answers_twice() -> None:
+    with pytest.raises(BadAnswer, match="not its own"):
+        answers.batch(said(GOOD, GOOD), [7])
+
+
+def test_texts_are_short_and_printable() -> None:
+    batch = answers.batch(said([7, "silence", "\x1b[31mred\n" + "x" * 5000, -5, "\x00"]), [7])
+    assert batch.answers[7].details == "?[31mred?" + "x" * (answers.MAX_TEXT - 9)
+    assert batch.answers[7].proof == "?"
+    assert batch.answers[7].milliseconds == 0
+
+
+def test_listeners() -> None:
+    assert answers.opened(b'{"opened": [[0, "open"], [1, "taken"]]}', 2) == {0: "open", 1: "taken"}
+    for raw in (b'{"opened": [[2, "open"]]}', b'{"opened": [[-1, "open"]]}', b'{"opened": [[0, 1]]}', b"{}", b"7"):
+        with pytest.raises(BadAnswer):
+            answers.opened(raw, 2)
+
+
+def test_arrivals_are_texts() -> None:
+    assert answers.arrived(b'{"arrived": ["aa", 7, ["bb"], {}]}') == {"aa"}
+    with pytest.raises(BadAnswer):
+        answers.arrived(b'{"arrived": "aa"}')
