@@ -221,3 +221,8 @@ def _with(value: Any, keys: tuple[Any, ...], change: Callable[[dict[Any, Any], A
     else:
         changed = {**parent, keys[0]: _with(parent[keys[0]], keys[1:], change)}
     return changed if isinstance(value, dict) else list(changed.values())
+
+
+def test_the_library_has_the_last_word() -> None:
+    (refused,) = module.findings({"a": 1}, {"not": {"required": ["a"]}})
+    assert "should not be valid" in refused.message
