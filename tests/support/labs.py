@@ -11,6 +11,7 @@ from labctl.plan.build import build
 from labctl.plan.model import Flow, LabPlan
 from labctl.spec.load import load
 from labctl.spec.model import LabSpec
+from labctl.spec.problems import SpecError
 
 _HEAD = "version: 1\nname: {name}\ndefaults: {{image: debian-12}}\n"
 
@@ -20,7 +21,10 @@ def spec_of(text: str, name: str = "t") -> LabSpec:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "lab.yaml"
         file.write_text(_HEAD.format(name=name) + dedent(text), encoding="utf-8")
-        return load(file)
+        try:
+            return load(file)
+        except SpecError as error:
+            raise AssertionError("\n".join(str(problem) for problem in error.problems)) from None
 
 
 def plan_of(text: str, **options: Any) -> LabPlan:

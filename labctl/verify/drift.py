@@ -1,0 +1,72 @@
+"""Evidence from the host's side: what the engine reports, compared with the plan. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from labctl.plan.model import LabPlan, MachinePlan
+from labctl.providers.base import Observed, ObservedNic
+from labctl.verify.model import Finding, FindingKind, Verdict
+
+MANAGEMENT = "management"  # the wire of a management NIC, as providers report it
+
+
+def compare(plan: LabPlan, observed: Observed) -> tuple[Finding, ...]:
+    """Every difference in NICs and wires of running machines, every machine that does not run, every leftover."""
+    states = {status.name: status for status in observed.machines}
+    found: list[Finding] = []
+    for machine in plan.machines:
+        status = states.get(machine.name)
+        if status is None or status.state != "running":
+            state = status.state if status else "absent"
+            found.append(Finding("not-running", machine.name, f"{machine.name} is {state}", Verdict.INCONCLUSIVE))
+        else:
+            found += _nics(plan, machine, [nic for nic in observed.nics if nic.machine == machine.name])
+    names = {machine.name for machine in plan.machines}
+    strangers = [nic for nic in observed.nics if nic.machine not in names]
+    found += [
+        Finding("extra-nic", nic.machine, f"{_shown(nic)} of an unknown machine", Verdict.FAIL) for nic in strangers
+    ]
+    found += [Finding("leftover", "", f"{thing} is not in the plan", Verdict.FAIL) for thing in observed.leftovers]
+    return tuple(found)
+
+
+def as_planned(plan: LabPlan, observed: Observed) -> frozenset[tuple[str, str]]:
+    """(machine, device) of NICs that the engine has linked, with the planned MAC on the planned wire."""
+    seen = {(nic.machine, nic.mac.lower(), nic.wire) for nic in observed.nics if nic.linked}
+    return frozenset(
+        (machine.name, device)
+        for machine in plan.machines
+        for device, mac, wire in _planned(plan, machine)
+        if (machine.name, mac, wire) in seen
+    )
+
+
+def _planned(plan: LabPlan, machine: MachinePlan) -> Iterator[tuple[str, str, str]]:
+    """Device, MAC and wire of every NIC of a machine, the management NIC last."""
+    for interface in machine.interfaces:
+        yield interface.device, interface.mac.lower(), interface.network
+    yield plan.management.device, machine.management_mac.lower(), MANAGEMENT
+
+
+def _nics(plan: LabPlan, machine: MachinePlan, nics: list[ObservedNic]) -> Iterator[Finding]:
+    seen = {nic.mac.lower(): nic for nic in nics}
+    for device, mac, wire in _planned(plan, machine):
+        nic = seen.pop(mac, None)
+        if nic is None:
+            if wire != MANAGEMENT:  # a sealed machine has none, and no path is opened by its absence
+                yield _difference("missing-nic", machine, f"{device} ({mac}, {wire}) is not there")
+        elif nic.wire != wire:
+            yield _difference("wrong-wire", machine, f"{device} ({mac}) is on {nic.wire}, planned on {wire}")
+        elif not nic.linked and wire != MANAGEMENT:
+            yield _difference("unlinked", machine, f"{device} ({mac}, {wire}) has its cable pulled")
+    for nic in seen.values():
+        yield _difference("extra-nic", machine, f"{_shown(nic)} is not in the plan")
+
+
+def _difference(kind: FindingKind, machine: MachinePlan, details: str) -> Finding:
+    return Finding(kind, machine.name, f"{machine.name}: {details}", Verdict.FAIL)
+
+
+def _shown(nic: ObservedNic) -> str:
+    return f"a NIC {nic.mac} on {nic.wire}"

@@ -1,0 +1,134 @@
+"""What the verifier says: evidence first, judgement second."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from labctl.plan.model import Expected, FlowProtocol
+
+Seen = Literal["answered", "refused", "silence", "no-route", "prohibited", "error"]
+"""What came back to the source of a probe.
+
+refused: the target itself said no (RST, an ICMP error of its own), so the packet arrived. no-route: the source could
+not send it. prohibited: somebody between sent an ICMP error. error: the probe could not run, so nothing was seen.
+"""
+
+
+class Verdict(StrEnum):
+    """The judgement over one flow, or over a whole report. INCONCLUSIVE: the check could not have failed."""
+
+    PASS = "PASS"  # noqa: S105
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a probe saw. milliseconds: until the answer came, None where none did."""
+
+    seen: Seen
+    details: str = ""
+    milliseconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A check that shows that a denial could have failed.
+
+    subject ``source``: the source can reach something with the same protocol. subject ``target``: the target's port
+    answers somebody. by, from strong to weak: ``peer`` (over the wire, by the same NIC), ``nic`` (over the wire, by
+    another NIC of the source), ``self`` (the machine's own address, with its NIC up as planned: all that a machine
+    alone on its wire can show), ``host`` (labctl asked from the computer that runs the lab), ``twin`` (another port
+    that opens and closes with this one, where nobody may ask this one), ``none``.
+    """
+
+    subject: Literal["source", "target"]
+    passed: bool
+    by: Literal["peer", "nic", "self", "host", "twin", "none"]
+    details: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedFlow:
+    """One planned flow with what was seen and said. address and port are concrete; port is 0 for icmp."""
+
+    source: str
+    source_device: str
+    target: str
+    target_device: str
+    address: str
+    family: Literal[4, 6]
+    protocol: FlowProtocol
+    port: int
+    expected: Expected
+    verdict: Verdict
+    evidence: Evidence
+    control: tuple[Control, ...]
+    why: str
+
+
+FindingKind = Literal[
+    "missing-nic", "extra-nic", "wrong-wire", "unlinked", "leftover", "not-running", "unobserved", "note"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something seen from the host's side: where the engine and the plan differ, or what limits this report.
+
+    A difference from the plan is FAIL, a machine that does not run INCONCLUSIVE, a mere note PASS. machine is ``""``
+    for the lab as a whole.
+    """
+
+    kind: FindingKind
+    machine: str
+    details: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that was found out about one instance. started and finished are seconds since the epoch."""
+
+    lab: str
+    instance: str
+    provider: str
+    plan_digest: str
+    started: float
+    finished: float
+    flows: tuple[ProbedFlow, ...]
+    host_evidence: tuple[Finding, ...]
+
+    @property
+    def summary(self) -> dict[Verdict, int]:
+        """How many flows got each verdict."""
+        counts = Counter(flow.verdict for flow in self.flows)
+        return {verdict: counts[verdict] for verdict in Verdict}
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict of all; a report without a single flow shows nothing, so it is INCONCLUSIVE."""
+        found = {flow.verdict for flow in self.flows} | {finding.verdict for finding in self.host_evidence}
+        if Verdict.FAIL in found:
+            return Verdict.FAIL
+        return Verdict.INCONCLUSIVE if Verdict.INCONCLUSIVE in found or not self.flows else Verdict.PASS
+
+
+def verdict(expected: Expected, rejected: bool, evidence: Evidence, controls: Sequence[Control]) -> Verdict:
+    """Judge one flow.
+
+    rejected: a policy answers this flow with a refusal, so a refusal may be that; it needs the controls of silence.
+    controls count for denials only: there must be some for the source and some for the target, and all must pass.
+    """
+    if evidence.seen == "error":
+        return Verdict.INCONCLUSIVE
+    if expected == "pass":
+        return Verdict.PASS if evidence.seen == "answered" else Verdict.FAIL
+    if evidence.seen == "answered" or (evidence.seen == "refused" and not rejected):
+        return Verdict.FAIL
+    both = {control.subject for control in controls} == {"source", "target"}
+    return Verdict.PASS if both and all(control.passed for control in controls) else Verdict.INCONCLUSIVE

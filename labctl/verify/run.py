@@ -1,0 +1,235 @@
+"""One verification: open listeners and canaries, ask every guest once, judge."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from labctl.errors import LabctlError
+from labctl.events import Event, Listener, ignore
+from labctl.host.runner import Runner
+from labctl.plan.model import LabPlan
+from labctl.providers.base import Observed
+from labctl.verify import answers, drift
+from labctl.verify.agenda import Agenda, Door, Probe, Surroundings, agenda, named_outside
+from labctl.verify.canary import Canaries, host_addresses
+from labctl.verify.guests import Session
+from labctl.verify.hostside import host_controls
+from labctl.verify.judge import Heard, judge
+from labctl.verify.model import Finding, Report, Verdict
+
+QUICK = 1.5  # seconds of silence that end a probe which must not be answered
+PATIENT = 6.0  # seconds that an expected answer may take: address resolution in an emulated guest is slow
+_BATCH = 400  # probes that the program in the guest sends at once
+_START = 25.0  # seconds that a cold guest on a busy host may take to start the program
+_PORTS = range(49152, 65536)
+_T = TypeVar("_T")
+_PROBING, _LISTENING = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("probe_program.py", "listen_program.py")
+)
+
+PYTHON = ("python3", "-IS", "-")
+"""How the program starts in a guest: from standard input, without the site module, which a cold guest loads slowly."""
+
+
+def verify(
+    plan: LabPlan,
+    session: Session,
+    *,
+    outside: Sequence[str] = (),
+    listener: Listener = ignore,
+    runner: Runner | None = None,
+) -> Report:
+    """Prove the isolation of a running instance.
+
+    outside: ``ADDRESS:PORT`` texts that the user names, which no closed network may reach. A guest that cannot be asked
+    makes its flows INCONCLUSIVE and stops nothing. Raises UsageError for a bad ``outside``, HostError where no canary
+    can be planted.
+    """
+    started = time.time()
+    outward = named_outside(outside)
+    observed, findings = _observed(plan, session)
+    to_host = any(flow.target == "host" for flow in plan.flows)
+    addresses = host_addresses(plan) if to_host else ()
+    with Canaries(addresses) as canaries:
+        around = Surroundings(addresses, canaries.port, secrets.choice(_PORTS), outward)
+        todo = agenda(plan, around, lambda: secrets.token_hex(8))
+        beyond = [c.door for c in todo.cells if c.flow.expected == "deny" and not c.flow.target_device]
+        controls = host_controls(plan, beyond, canaries, runner or Runner())
+        asking = _Asking(plan, session, todo, listener, _absent(plan, observed))
+        asking.plant(canaries, beyond)
+        asking.listen()
+        asking.probe()
+        asking.collect()
+        heard = Heard(
+            answers=asking.answers,
+            troubles=asking.troubles,
+            listeners=asking.listeners,
+            tokens=asking.tokens,
+            arrived={**asking.arrived, "host": frozenset(canaries.arrived)},
+            sound=asking.linked & drift.as_planned(plan, observed) if observed else frozenset(),
+            host=controls,
+        )
+    if to_host:
+        findings += _unprobed(plan, addresses)
+    flows = judge(plan, todo, heard, around.own)
+    return Report(plan.lab, plan.instance, plan.provider, plan_digest(plan), started, time.time(), flows, findings)
+
+
+def plan_digest(plan: LabPlan) -> str:
+    """SHA-256 of a plan's content, 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(_plain(plan), sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _observed(plan: LabPlan, session: Session) -> tuple[Observed | None, tuple[Finding, ...]]:
+    try:
+        observed = session.observe()
+    except LabctlError as error:
+        details = f"the engine does not say what runs: {error.brief}"
+        return None, (Finding("unobserved", "", details, Verdict.INCONCLUSIVE),)
+    return observed, drift.compare(plan, observed)
+
+
+def _absent(plan: LabPlan, observed: Observed | None) -> dict[str, str]:
+    """Machines that need not be asked, with the reason."""
+    reasons = {
+        machine.name: "Windows guests cannot be probed yet" for machine in plan.machines if machine.os == "windows"
+    }
+    for status in observed.machines if observed else ():
+        if status.state != "running":
+            reasons[status.name] = f"it is {status.state}"
+    return reasons
+
+
+def _unprobed(plan: LabPlan, addresses: Collection[str]) -> tuple[Finding, ...]:
+    """A note for each family in which this host has no address to probe, lest its absence be taken for a proof."""
+    families = {flow.family for flow in plan.flows if flow.target == "host" and flow.address is None}
+    missing = sorted(family for family in families if not any((":" in a) == (family == 6) for a in addresses))
+    texts = [
+        f"this host has no IPv{family} address outside the lab's subnets, so none was probed" for family in missing
+    ]
+    return tuple(Finding("note", "", text, Verdict.PASS) for text in texts)
+
+
+class _Asking:
+    """The conversation with all guests. A guest in ``troubles`` is asked nothing more."""
+
+    def __init__(
+        self, plan: LabPlan, session: Session, todo: Agenda, listener: Listener, troubles: dict[str, str]
+    ) -> None:
+        self.plan, self.session, self.todo, self.listener = plan, session, todo, listener
+        self.troubles = troubles
+        self.tokens = {machine.name: secrets.token_hex(8) for machine in plan.machines}
+        self.listeners: dict[Door, str] = {}
+        self.answers: dict[int, answers.Answer] = {}
+        self.linked: frozenset[tuple[str, str]] = frozenset()
+        self.arrived: dict[str, frozenset[str]] = {}
+
+    def plant(self, canaries: Canaries, doors: Iterable[Door]) -> None:
+        """Count the canaries as listeners of ours, which answer a token."""
+        self.tokens |= {"host": canaries.token, "management": canaries.token}
+        for door in doors:
+            if door.owner in ("host", "management") and door.port == canaries.port:
+                self.listeners[door] = "open"
+
+    def listen(self) -> None:
+        """Open the listeners of every machine."""
+        seconds = 30 + 3 * len(self.plan.machines)
+        opened = self._all("listen", lambda name: self._listen(name, seconds), self.todo.listeners)
+        for name, how in opened.items():
+            self.listeners |= {door: how.get(i, "no answer") for i, door in enumerate(self.todo.listeners[name])}
+
+    def probe(self) -> None:
+        """Send every probe, and once more those whose expected answer did not come: on a busy host one may get lost."""
+        batches = {machine.name: self.todo.probes(machine.name) for machine in self.plan.machines}
+        self._probe("probe", batches)
+        self._probe("ask again", {name: tuple(p for p in batch if self._missed(p)) for name, batch in batches.items()})
+
+    def collect(self) -> None:
+        """Hear what reached the listeners, and end them. A guest that no longer answers has nothing to add."""
+        said = self._all(
+            "collect",
+            lambda name: answers.arrived(self._ask(name, _LISTENING, ("collect",), _START)),
+            self.todo.listeners,
+        )
+        self.arrived = said
+
+    def _listen(self, name: str, seconds: int) -> dict[int, str]:
+        doors = self.todo.listeners[name]
+        wanted = [(door.family, door.protocol, door.address, door.port) for door in doors]
+        return answers.opened(
+            self._ask(name, _LISTENING, ("listen", seconds, self.tokens[name], wanted), _START), len(doors)
+        )
+
+    def _probe(self, step: str, batches: Mapping[str, Sequence[Probe]]) -> None:
+        asked = [name for name, batch in batches.items() if batch]
+        said = self._all(step, lambda name: self._batch(name, batches[name]), asked)
+        for name, batch in said.items():
+            self.answers |= batch.answers
+            self.linked |= {(name, device) for device in batch.linked}
+
+    def _batch(self, name: str, probes: Sequence[Probe]) -> answers.Batch:
+        management = self.plan.management
+        devices = [interface.device for interface in self.plan.machine(name).interfaces] + [management.device]
+        routed = any(probe.device == management.device for probe in probes)
+        gateway = (management.device, str(management.host)) if routed else None
+        specs = [probe.task(self.listeners.get(probe.door) == "open") for probe in probes]
+        timeout = _START + PATIENT * (1 + len(probes) // _BATCH)
+        raw = self._ask(name, _PROBING, (QUICK, PATIENT, gateway, devices, specs), timeout)
+        return answers.batch(raw, [probe.id for probe in probes])
+
+    def _missed(self, probe: Probe) -> bool:
+        answer = self.answers.get(probe.id)
+        if not probe.patient or answer is None:
+            return False
+        unproven = answer.seen == "answered" and self.listeners.get(probe.door) == "open" and not answer.proof
+        return unproven or answer.seen in ("silence", "no-route")
+
+    def _ask(self, name: str, program: str, task: tuple[Any, ...], timeout: float) -> bytes:
+        """Run a program in a guest. Its task is a Python literal of numbers and texts that labctl made itself."""
+        text = f"{program}\n\nmain({task!r})\n"
+        result = self.session.run(name, PYTHON, stdin=text.encode(), timeout=timeout)
+        if result.code == 127:
+            raise answers.BadAnswer("it has no python3")
+        if result.code != 0:
+            last = (result.stderr[-2000:].decode(errors="replace").strip().splitlines() or [""])[-1]
+            raise answers.BadAnswer(f"the probe program ended with status {result.code}: {answers.plain(last)}")
+        return result.stdout
+
+    def _all(self, step: str, work: Callable[[str], _T], names: Iterable[str]) -> dict[str, _T]:
+        """Do something with every guest in no trouble, several at a time; what goes wrong becomes its trouble."""
+
+        def one(name: str) -> _T | None:
+            try:
+                return work(name)
+            except answers.BadAnswer as error:
+                self.troubles[name] = str(error)
+            except LabctlError as error:
+                self.troubles[name] = error.brief
+            self.listener(Event("warning", "verify", name, f"{step}: {self.troubles[name]}"))
+            return None
+
+        todo = [name for name in names if name not in self.troubles]
+        self.listener(Event("progress", "verify", message=f"{step}: {len(todo)} machines"))
+        # More at a time would not be faster: emulated guests need the same cores as the answers that they wait for.
+        with ThreadPoolExecutor(max_workers=max(4, 2 * (os.cpu_count() or 1))) as pool:
+            done = dict(zip(todo, pool.map(one, todo), strict=True))
+        return {name: value for name, value in done.items() if value is not None}

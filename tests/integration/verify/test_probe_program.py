@@ -1,0 +1,144 @@
+"""The program for guests: on what Debian's python3-minimal has, over loopback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labctl.verify import listen_program, probe_program
+from tests.support.netlab import within
+
+pytestmark = pytest.mark.integration
+
+PYTHON = "/usr/bin/python3"
+TEXTS = {
+    program.__name__.rpartition(".")[2]: Path(str(program.__file__)).read_text(encoding="utf-8")
+    for program in (probe_program, listen_program)
+}
+
+
+class Guest:
+    """Runs the program as a guest would, in a network namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+
+    def start(self, text: str) -> list[str]:
+        argv = ["ip", "netns", "exec", self.namespace, PYTHON, "-IS", "-"]
+        done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def play(self, *task: Any) -> Any:
+        (line,) = self.start(f"{TEXTS['listen_program']}\n\nmain({task!r})\n")
+        return json.loads(line)
+
+    def probe(self, *task: Any) -> Any:
+        (line,) = self.start(f"{TEXTS['probe_program']}\n\nmain({task!r})\n")
+        return json.loads(line)
+
+    def ask(self, *specs: tuple[Any, ...], quick: float = 0.3, patient: float = 0.5) -> dict[int, list[Any]]:
+        return {row[0]: row[1:] for row in self.probe(quick, patient, None, ["lo"], list(specs))["results"]}
+
+
+@pytest.fixture
+def guest(namespace: str) -> Guest:
+    return Guest(namespace)
+
+
+def test_it_needs_nothing_but_pythons_minimal_modules(guest: Guest) -> None:
+    if shutil.which("dpkg") is None or not Path(PYTHON).exists():
+        pytest.fail(
+            "this test asks dpkg what python3-minimal has: run it on Debian with apt-get install python3-minimal"
+        )
+    (version,) = guest.start("import sys; print('%d.%d' % sys.version_info[:2])")
+    listing = ["dpkg", "-L", f"libpython{version}-minimal"]
+    owned = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()
+    assert len(owned) > 100
+    after = "print(*[str(getattr(m, '__file__', '')) for m in sys.modules.values()], sep='\\n')"
+    task: dict[str, tuple[Any, ...]] = {
+        "probe_program": (0.1, 0.1, None, ["lo"], [(1, "", 4, "tcp", "127.0.0.1", 1, "", False)]),
+        "listen_program": ("collect",),
+    }
+    files = [name for p, text in TEXTS.items() for name in guest.start(f"{text}\n\nmain({task[p]!r})\n{after}\n")]
+    loaded = {name for name in files if name.startswith("/")}
+    assert {name for name in loaded if name not in owned} == set()
+    assert not any(name.endswith(("/socket.py", "/subprocess.py", "/typing.py")) for name in loaded), "slow to load"
+
+
+@pytest.mark.parametrize(("family", "address"), [(4, "127.0.0.1"), (6, "::1")])
+def test_listen_probe_collect(guest: Guest, family: int, address: str) -> None:
+    port, other = 4001, 4002
+    doors = [(family, "tcp", address, port), (family, "udp", address, port)]
+    assert guest.play("listen", 20, "token123", doors) == {"opened": [[0, "open"], [1, "open"]]}
+    nonces = ["a" * 16, "b" * 16]
+    answers = guest.ask(
+        (1, "", family, "tcp", address, port, "labctl-probe-" + nonces[0], True),
+        (2, "", family, "udp", address, port, "labctl-probe-" + nonces[1], True),
+        (3, "", family, "icmp", address, 0, "", True),
+        (4, "", family, "tcp", address, other, "labctl-probe-" + "c" * 16, False),
+        (5, "", family, "udp", address, other, "labctl-probe-" + "c" * 16, False),
+    )
+    assert {number: row[0] for number, row in answers.items()} == {
+        1: "answered", 2: "answered", 3: "answered", 4: "refused", 5: "refused",
+    }  # fmt: skip
+    assert answers[1][3] == answers[2][3] == "token123"
+    assert sorted(guest.play("collect")["arrived"]) == nonces
+    assert guest.ask((1, "", family, "tcp", address, port, "", False))[1][0] == "refused", "the listeners are gone"
+
+
+def test_a_port_in_use_is_left_alone(guest: Guest) -> None:
+    server = within(Path("/run/netns") / guest.namespace, lambda: socket.create_server(("", 4001)))
+    with server:
+        assert guest.play("listen", 5, "t", [(4, "tcp", "127.0.0.1", 4001)]) == {"opened": [[0, "taken"]]}
+    assert guest.play("collect") == {"arrived": []}
+
+
+def test_an_address_the_guest_does_not_have(guest: Guest) -> None:
+    assert guest.play("listen", 5, "t", [(4, "tcp", "203.0.113.9", 80)]) == {"opened": [[0, "EADDRNOTAVAIL"]]}
+    guest.play("collect")
+
+
+def test_listeners_end_by_themselves(guest: Guest) -> None:
+    port = 4001
+    guest.play("listen", 0.2, "t", [(4, "tcp", "127.0.0.1", port)])
+    answers = guest.ask(
+        (1, "", 4, "tcp", "127.0.0.1", port, "", True), (2, "", 4, "udp", "127.0.0.1", 9, "x", False), quick=1.5
+    )
+    assert set(answers) == {1, 2}
+    for _ in range(30):
+        if guest.ask((1, "", 4, "tcp", "127.0.0.1", port, "", False))[1][0] == "refused":
+            return
+    pytest.fail("the listener is still there")
+
+
+def test_a_device_that_does_not_exist_is_an_error_and_no_silence(guest: Guest) -> None:
+    rows = guest.ask(
+        *(
+            (n, "nosuchdev", 4, protocol, "127.0.0.1", 9, "x", False)
+            for n, protocol in enumerate(("icmp", "tcp", "udp"))
+        )
+    )
+    assert {row[0] for row in rows.values()} == {"error"}
+    gateway = guest.probe(
+        0.1, 0.1, ("nosuchdev", "10.0.2.2"), [], [(1, "nosuchdev", 4, "icmp", "127.0.0.1", 0, "", False)]
+    )
+    assert "management gateway: ENODEV" in gateway["results"][0][2]
+
+
+def test_a_thousand_probes_at_once(guest: Guest) -> None:
+    port = 4001
+    guest.play("listen", 30, "t", [(4, "tcp", "127.0.0.1", port), (4, "udp", "127.0.0.1", port)])
+    specs = [
+        (number, "", 4, ("tcp", "udp", "icmp")[number % 3], "127.0.0.1", port, f"labctl-probe-{number:016x}", True)
+        for number in range(1000)
+    ]
+    rows = guest.ask(*specs, quick=1.5, patient=4.0)
+    assert {number for number, row in rows.items() if row[0] != "answered"} == set()
+    assert len(guest.play("collect")["arrived"]) == len([s for s in specs if s[3] != "icmp"])
