@@ -26,7 +26,6 @@ _ACTION_OF_FIELD: Mapping[str, Action] = {
     "memory": "restart",
     "cpus": "restart",
     "gui": "restart",
-    "settings": "restart",
     "management_mac": "restart",
     "steps": "provision",
     "router": "configure",
@@ -81,14 +80,16 @@ def _change(old: MachinePlan | None, new: MachinePlan, old_plan: LabPlan | None,
         return Change(new.name, "create")
     changed = tuple(f.name for f in fields(MachinePlan) if getattr(old, f.name) != getattr(new, f.name))
     wanted: set[Action] = {_ACTION_OF_FIELD[name] for name in changed if name in _ACTION_OF_FIELD}
-    if _wiring(old, old_plan) != _wiring(new, new_plan):
+    if _hardware(old, old_plan) != _hardware(new, new_plan):
         wanted.add("restart")
-    if old_plan.management != new_plan.management:
-        wanted.add("restart")
-    action = max(wanted, key=STRENGTH.index, default="keep")
+    action: Action = max(wanted, key=STRENGTH.index, default="keep")
     return Change(new.name, action, changed)
 
 
-def _wiring(machine: MachinePlan, plan: LabPlan) -> list[tuple[object, ...]]:
-    """What the engine knows of a machine's NICs: all that cannot change while it runs."""
-    return [(i.mac, i.device, i.promiscuous, i.isolated, plan.network(i.network).wire) for i in machine.interfaces]
+def _hardware(machine: MachinePlan, plan: LabPlan) -> list[tuple[object, ...]]:
+    """What the engine knows of a machine and its NICs besides its size: all that cannot change while it runs."""
+    wires = {network.name: (network.wire, network.egress, network.exit) for network in plan.networks}
+    return [
+        (plan.management, plan.settings.get(plan.provider), machine.settings.get(plan.provider)),
+        *((i.mac, i.device, i.promiscuous, i.isolated, wires[i.network]) for i in machine.interfaces),
+    ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any, Literal
 
-from labctl.spec.model import DiskSpec, Ports, Step, UserSpec, WinRMSpec
+from labctl.spec.model import DiskSpec, PolicyRule, Ports, Step, UserSpec, WinRMSpec
 
 PLAN_VERSION = 1
 
@@ -24,7 +24,8 @@ FlowProtocol = Literal["icmp", "tcp", "udp"]
 @dataclass(frozen=True, slots=True)
 class NetworkPlan:
     """A wire of this instance. ``wire`` is its name on the host, unique per lab and instance, at most 63 characters of
-    ``[a-z0-9-]``; ``key`` is 8 hexadecimal digits derived from it for names with tight limits (Linux devices)."""
+    ``[a-z0-9-]``; ``key`` is 8 hexadecimal digits derived from it for names with tight limits (Linux devices).
+    ``exit`` is the address at which the engine's way out stands, None without egress."""
 
     name: str
     wire: str
@@ -33,6 +34,11 @@ class NetworkPlan:
     subnet6: IPv6Network | None
     peers: bool
     egress: Literal["none", "nat"]
+    exit: IPv4Address | None = None
+
+    def subnets(self) -> tuple[Network, ...]:
+        """The subnets of both families, IPv4 first."""
+        return tuple(subnet for subnet in (self.subnet, self.subnet6) if subnet is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,10 @@ class InterfacePlan:
     def addresses(self) -> tuple[Address, ...]:
         """The bare addresses of both families, IPv4 first."""
         return tuple(a.ip for a in (self.address, self.address6) if a is not None)
+
+    def seat(self, family: Literal[4, 6]) -> IPv4Interface | IPv6Interface | None:
+        """The address with its prefix length in one family."""
+        return self.address if family == 4 else self.address6
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,8 @@ class RoutePlan:
 class ForwardRule:
     """What one router lets cross from one of its devices to another. Replies of allowed flows pass by state.
 
-    sources and targets are networks (a host is a /32 or /128), all of one family.
+    sources and targets are networks (a host is a /32 or /128), all of one family. Targets may include the router's own
+    address on ``out_device``: traffic to that leg is let in by the same rule. The first rule that matches decides.
     """
 
     family: Literal[4, 6]
@@ -165,6 +176,7 @@ class LabPlan:
     """A whole instance of a lab. ``waves`` are machine names in dependency order: those of one wave start together.
 
     ``lab_key`` is 8 hexadecimal digits derived from lab and instance names, for host-side names with tight limits.
+    ``policy`` is the spec's, for people and for whoever asks about flows that are not in ``flows``.
     """
 
     lab: str
@@ -178,6 +190,7 @@ class LabPlan:
     management: ManagementPlan
     waves: tuple[tuple[str, ...], ...]
     flows: tuple[Flow, ...]
+    policy: tuple[PolicyRule, ...] = ()
     checks: str | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     version: int = PLAN_VERSION

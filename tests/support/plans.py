@@ -21,10 +21,17 @@ def mac(*seed: object) -> str:
     return ":".join(["52", "54", "00", *(digits[i : i + 2] for i in (0, 2, 4))])
 
 
-def network(name: str, *, subnet: str | None = "10.1.0.0/24", lab: str = "t", instance: str = "default", **changes: Any) -> NetworkPlan:
+def network(
+    name: str, *, subnet: str | None = "10.1.0.0/24", lab: str = "t", instance: str = "default", **changes: Any
+) -> NetworkPlan:
     """A network of a lab."""
     wire = f"{lab}-{instance}-{name}"
-    values: dict[str, Any] = {"subnet": IPv4Network(subnet) if subnet else None, "subnet6": None, "peers": True, "egress": "none"}
+    values: dict[str, Any] = {
+        "subnet": IPv4Network(subnet) if subnet else None,
+        "subnet6": None,
+        "peers": True,
+        "egress": "none",
+    }
     return NetworkPlan(name, wire, hashlib.sha256(wire.encode()).hexdigest()[:8], **{**values, **changes})
 
 
@@ -35,7 +42,9 @@ def interface(machine: str, device: str, on: str, address: str | None = None, **
     return InterfacePlan(device, on, mac(machine, device), bound, **{**values, **changes})
 
 
-def machine(name: str, *interfaces: InterfacePlan, lab: str = "t", instance: str = "default", **changes: Any) -> MachinePlan:
+def machine(
+    name: str, *interfaces: InterfacePlan, lab: str = "t", instance: str = "default", **changes: Any
+) -> MachinePlan:
     """A small Debian machine."""
     values: dict[str, Any] = {
         "entry": name,
@@ -76,5 +85,10 @@ def lab(
         "flows": (),
     }
     return LabPlan(
-        lab=name, instance=instance, networks=tuple(networks), machines=tuple(machines), settings=settings or {}, **{**values, **changes}
+        lab=name,
+        instance=instance,
+        networks=tuple(networks),
+        machines=tuple(machines),
+        settings=settings or {},
+        **{**values, **changes},
     )

@@ -138,6 +138,26 @@ def test_paths_are_the_same_both_ways(family: int) -> None:
         ]
 
 
+def test_of_two_equally_long_ways_both_directions_take_the_same() -> None:
+    """Whoever took the router with the smallest name first would go by m1 and m3, and come back by m0 and m2."""
+    found = topology(
+        plan_of(
+            """
+            networks:
+              {a: {subnet: 10.1.0.0/24}, b: {subnet: 10.2.0.0/24}, c: {subnet: 10.3.0.0/24}, d: {subnet: 10.4.0.0/24}}
+            machines:
+              m1: {router: true, networks: [a, b]}
+              m3: {router: true, networks: [b, c]}
+              m0: {router: true, networks: [c, d]}
+              m2: {router: true, networks: [d, a]}
+            """
+        )
+    )
+    there, back = found.path(4, "a", "c"), found.path(4, "c", "a")
+    assert there is not None and back is not None
+    assert [hop.router for hop in there] == [hop.router for hop in reversed(back)]
+
+
 def test_fewest_routers_win() -> None:
     found = topology(plan_of(RING))
     assert all(len(found.path(4, one, two) or ()) == 1 for one, two in permutations(found.networks, 2))

@@ -1,0 +1,37 @@
+. /etc/labctl/network.sh
+printf '%s\n' web >/proc/sys/kernel/hostname
+[ -e /etc/systemd/system/multi-user.target.wants/labctl-network.service ] || ln -s /etc/systemd/system/labctl-network.service /etc/systemd/system/multi-user.target.wants/labctl-network.service
+# Sets uid, gid, home and shell of an account; fails where it does not exist.
+account() {
+  while IFS=: read -r name _ uid gid _ home shell; do
+    if [ "$name" = "$1" ]; then return 0; fi
+  done </etc/passwd
+  return 1
+}
+need_group() {
+  while IFS=: read -r name _; do
+    if [ "$name" = "$1" ]; then return 0; fi
+  done </etc/group
+  groupadd -- "$1"
+}
+install_keys() {
+  account "$1"
+  install -d -m 0700 -o "$uid" -g "$gid" "$home/.ssh"
+  install -m 0600 -o "$uid" -g "$gid" "$2" "$home/.ssh/authorized_keys"
+}
+
+need_group adm
+if ! account admin; then
+  useradd -m -s /bin/bash -G adm -- admin
+else
+  if [ "$shell" != /bin/bash ]; then usermod -s /bin/bash -- admin; fi
+  usermod -a -G adm -- admin
+fi
+chpasswd -c SHA512 </etc/labctl/passwords
+rm -f /etc/labctl/passwords
+known=''
+if [ -e /run/labctl-host-key ]; then read -r known </run/labctl-host-key; fi
+if [ "$known" != efa1f375d76194fa51a3556a97e641e61685f914d446979da50a551a4333ffd7 ] && [ -e /run/sshd.pid ]; then
+  read -r pid </run/sshd.pid && kill -HUP "$pid" || :
+fi
+echo efa1f375d76194fa51a3556a97e641e61685f914d446979da50a551a4333ffd7 >/run/labctl-host-key
