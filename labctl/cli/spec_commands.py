@@ -128,11 +128,13 @@ def render(
     """Write the provider's own files for a lab, such as a Vagrantfile, to read, to commit or to run without labctl."""
     from labctl.lifecycle import drawing, locate
 
-    files = drawing.rendered(locate.draft(lab, instance=instance, provider=provider))
+    draft = locate.draft(lab, instance=instance, provider=provider)
     if output is not None:
-        for path in drawing.write(files, output):
+        for path in drawing.write(draft, output):
             say(str(path))
-    elif len(files) == 1:
+        return
+    files = drawing.rendered(draft)
+    if len(files) == 1:
         say(next(iter(files.values())).rstrip("\n"))
     else:
         for name, text in files.items():

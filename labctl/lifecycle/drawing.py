@@ -11,6 +11,8 @@ from labctl.host.runner import Runner
 from labctl.lifecycle.locate import Draft
 from labctl.plan import graph
 from labctl.plan.model import LabPlan
+from labctl.spec.files import read_lab_file
+from labctl.spec.model import FileStep, ScriptStep
 
 
 def rendered(draft: Draft) -> Mapping[str, str]:
@@ -18,16 +20,30 @@ def rendered(draft: Draft) -> Mapping[str, str]:
     return draft.backend.render(draft.plan, {})
 
 
-def write(files: Mapping[str, str], folder: Path) -> tuple[Path, ...]:
-    """Write rendered files into a folder and give their paths. Raises UsageError for a name that would leave it."""
-    paths = []
-    for name, text in files.items():
-        path = (folder / name).resolve()
+def write(draft: Draft, folder: Path) -> tuple[Path, ...]:
+    """Write a lab's rendered files into a folder, beside them the lab's own files that they name; give the paths.
+
+    Raises UsageError for a name that would leave the folder, and where rendered and own files share a name.
+    """
+    files: dict[str, bytes] = {name: text.encode() for name, text in rendered(draft).items()}
+    for source in _sources(draft.plan):
+        if source in files:
+            raise UsageError(f"the lab's file {source} has the name of a rendered one", hint="Rename it in the lab.")
+        files[source] = read_lab_file(draft.spec.root, source)
+    targets = {name: (folder / name).resolve() for name in files}
+    for name, path in targets.items():
         if not path.is_relative_to(folder.resolve()):
             raise UsageError(f"refusing to write {name} outside {folder}")
-        write_atomic(path, text)
-        paths.append(path)
-    return tuple(paths)
+    for name, path in targets.items():
+        if path != (draft.spec.root / name).resolve():  # rendering into the lab's own folder leaves its files alone
+            write_atomic(path, files[name])
+    return tuple(targets.values())
+
+
+def _sources(plan: LabPlan) -> list[str]:
+    """The lab's files that provisioning steps name."""
+    steps = [step for machine in plan.machines for step in machine.steps]
+    return sorted({s.source for s in steps if isinstance(s, FileStep | ScriptStep) and s.source is not None})
 
 
 def topology(plan: LabPlan, form: str) -> str:

@@ -1,0 +1,6 @@
+#!/bin/sh -e
+echo "$HOME" 'and #{more}'
+cat <<END
+END
+END
+

@@ -1,0 +1,43 @@
+"""Rendered Vagrantfiles with the files they read, whole, for labs that together use every field.
+
+``LABCTL_WRITE_GOLDEN=1 pytest tests/golden/vagrant`` writes them anew; read the difference before it is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from labctl.plan.build import build
+from labctl.providers.vagrant import BACKENDS
+from labctl.spec.load import load
+
+pytestmark = pytest.mark.golden
+
+HERE = Path(__file__).parent
+CASES = [("dmz", "virtualbox"), ("dmz", "libvirt"), ("everything", "virtualbox"), ("plain", "libvirt")]
+
+
+@pytest.mark.parametrize(("lab", "provider"), CASES)
+def test_the_rendered_files_are_those_that_were_reviewed(lab: str, provider: str) -> None:
+    backend = next(backend for backend in BACKENDS if backend.name == provider)
+    plan = build(load(HERE / lab / "lab.yaml"), provider=provider)
+    rendered = dict(backend.render(plan, {}))
+    folder = HERE / lab / provider
+    if os.environ.get("LABCTL_WRITE_GOLDEN"):
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, text in rendered.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode())
+    reviewed = {p.relative_to(folder).as_posix(): p.read_bytes().decode() for p in folder.rglob("*") if p.is_file()}
+    assert rendered.keys() == reviewed.keys()
+    for name, text in rendered.items():
+        assert text == reviewed[name], f"{name} has changed"
+
+
+def test_every_golden_has_its_case() -> None:
+    assert {(p.parent.parent.name, p.parent.name) for p in HERE.glob("*/*/Vagrantfile")} == set(CASES)
