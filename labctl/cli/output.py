@@ -69,34 +69,54 @@ def progress(quiet: bool = False) -> Iterator[Listener]:
     if quiet:
         yield lambda _event: None
         return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True, highlight=False)
-    live = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    tasks: dict[tuple[str, str], TaskID] = {}
+    shown: list[_Shown] = []
 
     def listen(event: Event) -> None:
+        if not shown:  # rich takes a while to import: not for a command that has nothing to tell
+            shown.append(_Shown())
+        shown[0].tell(event)
+
+    try:
+        yield listen
+    finally:
+        for one in shown:
+            one.end()
+
+
+class _Shown:
+    """Progress on the screen."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        self._live = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[tuple[str, str], TaskID] = {}
+        self._live.start()
+
+    def tell(self, event: Event) -> None:
         key = (event.subject, event.step)
         label = f"{event.subject or 'lab':<16} {event.step}"
         if event.status in ("started", "progress"):
-            if key not in tasks:
-                tasks[key] = live.add_task(label, total=None)
+            if key not in self._tasks:
+                self._tasks[key] = self._live.add_task(label, total=None)
             if event.message:
-                live.update(tasks[key], description=f"{label}  {event.message}")
+                self._live.update(self._tasks[key], description=f"{label}  {event.message}")
             return
-        if key in tasks:
-            live.remove_task(tasks.pop(key))
+        if key in self._tasks:
+            self._live.remove_task(self._tasks.pop(key))
         time = f"{event.seconds:6.1f} s" if event.seconds is not None else " " * 8
         mark = {"done": "✓", "skipped": "-", "failed": "✗", "warning": "!"}[event.status]
-        console.print(f"{mark} {label:<36} {time}  {event.message}".rstrip(), markup=False)
+        line = f"{mark} {label:<36} {time}  {event.message}".rstrip()
+        self._console.print(line, markup=False, soft_wrap=True)
 
-    with live:
-        yield listen
+    def end(self) -> None:
+        self._live.stop()

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labctl.errors import HostError, LabctlError, UsageError
 from labctl.events import Listener, ignore
-from labctl.images import Image, resolve
 from labctl.lifecycle.locate import Draft, engine_of
 from labctl.plan.diff import STRENGTH, Action, Change, PlanDiff, compare
 from labctl.plan.model import LabPlan, MachinePlan
@@ -19,6 +19,9 @@ from labctl.spec.files import read_lab_file
 from labctl.spec.model import FileStep, LabSpec, ScriptStep
 from labctl.state.lock import locked
 from labctl.state.record import Record
+
+if TYPE_CHECKING:
+    from labctl.images import Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +81,19 @@ def boot_images(plan: LabPlan, source: str | None, listener: Listener = ignore) 
     """
     if source is None:
         return {}
+    from labctl.images import resolve  # only here: an `up` that changes nothing should not wait for it
+
     made: dict[tuple[str, tuple[str, ...]], Image] = {}
     images: dict[str, BootImage] = {}
     for machine in plan.machines:
         wanted = (machine.image, tuple(sorted(set(machine.packages))))
         if wanted not in made:
             made[wanted] = resolve(machine.image, wanted[1], provider=source, listener=listener)
-        images[machine.name] = as_boot_image(made[wanted])
+        images[machine.name] = _as_boot_image(made[wanted])
     return images
 
 
-def as_boot_image(image: Image) -> BootImage:
+def _as_boot_image(image: Image) -> BootImage:
     """An image of the store in the form that providers take."""
     return BootImage(image.name, image.digest, image.disk, image.kernel, image.initrd, image.cmdline, image.user)
 

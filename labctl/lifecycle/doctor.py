@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass
 
 from labctl.errors import LabctlError
+from labctl.host.folders import cache_root, state_root
 from labctl.lifecycle.locate import choose_backend
 from labctl.providers import PROVIDERS
 from labctl.providers.base import Capabilities, Lack
-from labctl.host.folders import cache_root, state_root
 
 
 @dataclass(frozen=True, slots=True)

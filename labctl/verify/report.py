@@ -71,11 +71,14 @@ def _matrix(report: Report) -> Any:
     for flow in report.flows:
         cells[flow.source, flow.target].append(flow)
     sources = list(dict.fromkeys(flow.source for flow in report.flows))
-    targets = list(dict.fromkeys(flow.target for flow in report.flows))
+    targets = list(dict.fromkeys([*sources, *(flow.target for flow in report.flows)]))  # one order for both
     if len(targets) > _MOST_TARGETS:
         troubled = {flow.target for flow in report.flows if flow.verdict is not Verdict.PASS}
         targets = [target for target in targets if target in troubled][:_MOST_TARGETS]
-    table = Table(title=f"{report.lab}/{report.instance}: from ↓ to →")
+    table = Table(
+        title=f"{report.lab}/{report.instance}: from ↓ to →",
+        caption="flows: + pass as allowed, - shown to be closed, ✗ FAIL, ? INCONCLUSIVE",
+    )
     table.add_column("")
     for target in [*targets, "all"]:
         table.add_column(Text(target), justify="center")
@@ -87,17 +90,19 @@ def _matrix(report: Report) -> Any:
 
 
 def _cell(flows: list[ProbedFlow]) -> Any:
-    """The worst verdict of some flows, with how many passed of how many; the number of others where there are some."""
+    """How many flows got each verdict, those that PASS apart by what was expected of them."""
     from rich.text import Text
 
     if not flows:
         return Text("·", style="dim")
-    parts = []
-    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS):
-        count = sum(flow.verdict is verdict for flow in flows)
-        if count:
-            parts.append(Text(f"{_MARK[verdict]}{count}", style=_STYLE[verdict]))
-    return Text(" ").join(parts)
+    passed = [flow for flow in flows if flow.verdict is Verdict.PASS]
+    counts = {
+        "+": (sum(flow.expected == "pass" for flow in passed), Verdict.PASS),
+        "-": (sum(flow.expected == "deny" for flow in passed), Verdict.PASS),
+        "✗": (sum(flow.verdict is Verdict.FAIL for flow in flows), Verdict.FAIL),
+        "?": (sum(flow.verdict is Verdict.INCONCLUSIVE for flow in flows), Verdict.INCONCLUSIVE),
+    }
+    return Text(" ").join(Text(f"{mark}{n}", style=_STYLE[verdict]) for mark, (n, verdict) in counts.items() if n)
 
 
 def _sentence(flow: ProbedFlow) -> str:

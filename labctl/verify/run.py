@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from labctl.errors import LabctlError
 from labctl.events import Event, Listener, ignore
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
+from labctl.plan.show import to_json
 from labctl.providers.base import Observed
 from labctl.verify import answers, drift
 from labctl.verify.agenda import Agenda, Door, Probe, Surroundings, agenda, named_outside
@@ -86,17 +86,7 @@ def verify(
 
 def plan_digest(plan: LabPlan) -> str:
     """SHA-256 of a plan's content, 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(_plain(plan), sort_keys=True).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    return hashlib.sha256(json.dumps(to_json(plan), sort_keys=True).encode()).hexdigest()
 
 
 def _observed(plan: LabPlan, session: Session) -> tuple[Observed | None, tuple[Finding, ...]]:

@@ -97,7 +97,7 @@ def test_exit_codes(made: Report, code: ExitCode) -> None:
 def test_the_matrix_and_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
     text = shown(FULL, monkeypatch)
     row = next(line for line in text.splitlines() if line.startswith("│ a "))
-    assert [part.strip() for part in row.strip("│").split("│")] == ["a", "✓1", "✗1", "?1", "✗1 ?1 ✓1"]
+    assert [part.strip() for part in row.strip("│").split("│")] == ["a", "·", "-1", "✗1", "?1", "-1 ✗1 ?1"]
     assert "✗ FAIL  a (eth0) → c (10.2.0.1 icmp): expected deny, answered (echo reply)" in text
     assert "? INCONCLUSIVE  a (eth0) → host (10.2.0.1 tcp/443): expected deny, silence" in text
     assert "target control failed (none): b answered nobody" in text
