@@ -22,7 +22,7 @@ def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -31,7 +31,7 @@ def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
         Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except OSError as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
@@ -48,7 +48,7 @@ def private_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o700)
     except OSError as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
     return path
 
 
@@ -64,7 +64,8 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _explained(path: Path, error: OSError) -> HostError:
+def explained(path: Path, error: OSError) -> HostError:
+    """A failed write as an error for people: a full disk, or what the system says."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return HostError(
             f"the disk is full: cannot write {path}", hint="Free some space and repeat the command; nothing was lost."

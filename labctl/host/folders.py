@@ -40,6 +40,8 @@ def runtime_root() -> Path:
     root.mkdir(mode=0o700, exist_ok=True)
     found = root.lstat()
     if hasattr(os, "getuid") and (found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode)):
-        raise HostError(f"{root} belongs to another user", hint="Set XDG_RUNTIME_DIR to a private folder with a short path.")
+        raise HostError(
+            f"{root} belongs to another user", hint="Set XDG_RUNTIME_DIR to a private folder with a short path."
+        )
     root.chmod(0o700)
     return root

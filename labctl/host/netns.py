@@ -37,7 +37,7 @@ class Namespace:
     def run(self, actions: Sequence[Action], *, runner: Runner) -> tuple[str, list[int]]:
         """Carry out actions inside, in order. Gives the output of the programs run and a file descriptor per tap.
 
-        The caller closes the descriptors; a tap vanishes with its last one. Raises CommandError at the first that fails.
+        The caller closes the descriptors; a tap vanishes with its last one. Raises CommandError if one fails.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with ours, theirs:
@@ -76,8 +76,8 @@ def _inside(pid: int) -> bool:
     """Whether the process has left our network namespace and become the holder."""
     try:
         return (
-            os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
-            and Path(f"/proc/{pid}/comm").read_text().strip() == "tail"
+            Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+            and Path(f"/proc/{pid}/comm").read_text().strip() != "unshare"
         )
     except OSError:
         return False

@@ -44,7 +44,7 @@ def main() -> int:
             try:
                 taps.append(tap(value))
             except OSError as error:
-                print(f"tap {value}: {error}", file=sys.stderr)
+                sys.stderr.write(f"tap {value}: {error}\n")
                 return 1
         elif kind == "sysctl":
             sysctl(*value)

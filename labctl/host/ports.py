@@ -29,7 +29,9 @@ def candidates(seed: int) -> Iterator[int]:
     """
     span = _LAST - _FIRST + 1
     for step in range(span):
-        port = _FIRST + (seed + step * 7919) % span  # 7919 is prime and does not divide the span: every port comes up once
+        port = (
+            _FIRST + (seed + step * 7919) % span
+        )  # 7919 is prime and does not divide the span: every port comes up once
         if is_free(port):
             yield port
 

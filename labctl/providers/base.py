@@ -131,14 +131,21 @@ class Backend:
     """An entry of ``labctl.providers.PROVIDERS``.
 
     render: pure, a plan and the images known so far (machines not built yet are missing) to file name and text.
-    engine: what runs plans, or None where labctl only renders for this engine so far.
+    load: imports the class that runs plans, or None where labctl only renders for this engine so far. images: the kind
+    of image source in the catalogue that its machines start from, or None where they need none.
     """
 
     name: str
     summary: str
     probe: Callable[[], tuple[Lack, ...]]
     render: Callable[[LabPlan, Mapping[str, BootImage]], Mapping[str, str]]
-    engine: type[Provider] | None
+    load: Callable[[], type[Provider]] | None
+    images: str | None = None
+
+    @property
+    def engine(self) -> type[Provider] | None:
+        """What runs plans; imported only here, because most verbs name engines without needing one."""
+        return self.load() if self.load is not None else None
 
 
 class Provider(ABC):

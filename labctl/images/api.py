@@ -1,0 +1,132 @@
+"""What the rest of labctl does with images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from labctl.errors import ImageError
+from labctl.events import Listener, ignore
+from labctl.host.runner import Runner
+from labctl.images import catalogue
+from labctl.images.model import Box, Download, Entry, Image, ImageStatus, Recipe
+from labctl.images.store import Store, Stored
+from labctl.images.workshop import Workshop
+
+
+def resolve(
+    name: str,
+    packages: Sequence[str] = (),
+    provider: str = "qemu",
+    listener: Listener = ignore,
+    runner: Runner | None = None,
+) -> Image:
+    """The image ``name`` with ``packages`` in it, from the cache, or made now.
+
+    An image with packages is built on the host on top of ``name`` and shared by all machines that want the same ones.
+    Raises ImageError, HostError, BusyError, and SpecError for a wrong catalogue.
+    """
+    if provider != "qemu":
+        raise ImageError(f"labctl makes no images for {provider}", hint="That provider has boxes of its own.")
+    workshop = Workshop(Store(), listener, runner or Runner())
+    return workshop.get(name, _checked(packages)).image()
+
+
+def build(name: str, listener: Listener = ignore, *, again: bool = False, runner: Runner | None = None) -> Image:
+    """Build an image with a recipe where it is not in the cache. again: build it anew, with packages as of today."""
+    entries = catalogue.load()
+    if not isinstance(catalogue.find(name, entries).qemu, Recipe):
+        raise ImageError(f"the image {name} has no recipe", hint=f"labctl image pull {name}")
+    return Workshop(Store(), listener, runner or Runner()).get(name, (), again=again).image()
+
+
+def pull(
+    name: str,
+    url: str | None = None,
+    sha256: str | None = None,
+    listener: Listener = ignore,
+    runner: Runner | None = None,
+) -> Image:
+    """Fetch a disk image and call it ``name``; without a URL, what the catalogue says. The digest is not optional."""
+    known = catalogue.load().get(name)
+    workshop = Workshop(Store(), listener, runner or Runner())
+    if url is None:
+        if known is None or not isinstance(known.qemu, Download):
+            raise ImageError(
+                f"the catalogue has no URL for {name}", hint=f"labctl image pull {name} URL --sha256 DIGEST"
+            )
+        return workshop.get(name, ()).image()
+    if not sha256:
+        raise ImageError("a URL needs the digest of what it holds", hint="Add --sha256 with 64 hexadecimal digits.")
+    _check_new_name(name, known)
+    return workshop.download(name, "root", Download(url, sha256.lower())).image()
+
+
+def import_file(
+    name: str, path: Path, listener: Listener = ignore, *, user: str = "root", runner: Runner | None = None
+) -> Image:
+    """Take a local qcow2, raw or VMDK file into the cache and call it ``name``. user: whom labctl logs in as."""
+    _check_new_name(name, catalogue.load().get(name))
+    if not path.is_file():
+        raise ImageError(f"there is no file {path}")
+    workshop = Workshop(Store(), listener, runner or Runner())
+    return workshop.import_file(name, user, path).image()
+
+
+def remove(name: str) -> tuple[Path, ...]:
+    """Remove every version of an image from the cache; returns the folders that are gone. Raises ImageError for none.
+
+    A running machine keeps the files it has open; a stopped one cannot start again without them.
+    """
+    gone = Store().remove(name)
+    if not gone:
+        raise ImageError(f"the cache has no image called {name}", hint="labctl image list shows what it has.")
+    return gone
+
+
+def verify(name: str) -> tuple[str, ...]:
+    """Read every file of an image again; what is wrong with each version, one line per damaged one."""
+    found = ((stored, stored.damage(thorough=True)) for stored in Store().entries(name))
+    return tuple(f"{stored.folder}: {damage}" for stored, damage in found if damage)
+
+
+def list_images() -> tuple[ImageStatus, ...]:
+    """The catalogue, then what was imported or pulled under other names, each sorted by name."""
+    entries = catalogue.load()
+    stored: dict[str, list[Stored]] = {}
+    for one in Store().entries():
+        stored.setdefault(one.name, []).append(one)
+    own = {name: Entry(name) for name in stored if name not in entries}
+    return tuple(
+        _status(entry, stored.get(name, [])) for part in (entries, own) for name, entry in sorted(part.items())
+    )
+
+
+def box(name: str, provider: str) -> Box | None:
+    """The Vagrant box that the catalogue names for an image and a provider; None where it names none."""
+    entry = catalogue.load().get(name)
+    return entry.boxes.get(provider) if entry else None
+
+
+def _status(entry: Entry, stored: list[Stored]) -> ImageStatus:
+    if isinstance(entry.qemu, Recipe):
+        made_of = "recipe" if entry.qemu.release else f"recipe on {entry.qemu.base}"
+    else:
+        made_of = entry.qemu.url if entry.qemu else stored[0].source if stored else "boxes only"
+    usable = [one for one in stored if one.source != "packages" and not one.damage()]
+    size = sum(one.size for one in stored)
+    return ImageStatus(entry.name, entry.description, made_of, bool(usable), size, usable[0].digest if usable else "")
+
+
+def _checked(packages: Sequence[str]) -> tuple[str, ...]:
+    for package in packages:
+        if not catalogue.PACKAGE.fullmatch(package):
+            raise ImageError(f"{package!r} cannot be a package's name")
+    return tuple(sorted(set(packages)))
+
+
+def _check_new_name(name: str, known: Entry | None) -> None:
+    if not catalogue.NAME.fullmatch(name):
+        raise ImageError(f"{name!r} cannot be an image's name", hint="Small letters, digits, dot, dash and underscore.")
+    if known is not None:
+        raise ImageError(f"the catalogue already has an image called {name}", hint="Choose another name.")

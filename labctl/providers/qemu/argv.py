@@ -1,0 +1,146 @@
+"""The command line of a machine's QEMU process: a pure function of the plan, the image and the places of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from labctl.plan.model import InterfacePlan, LabPlan, MachinePlan
+from labctl.providers.base import BootImage
+from labctl.providers.qemu.layout import MachineFiles
+
+BINARY = "qemu-system-x86_64"
+AGENT_PORT = "org.qemu.guest_agent.0"
+
+# TCG keeps up to 1 GiB of translated code unless told otherwise; a booted Debian guest uses some 60 MiB of it.
+_TRANSLATION_CACHE_MIB = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What the host gives a machine for one start.
+
+    accelerator: ``kvm``, ``hvf``, ``whpx`` or ``tcg``. port: the loopback port that is forwarded to the guest's SSH.
+    netdevs: device name to the ``-netdev`` value of its wire, whose id is ``net-DEVICE``. mark: the value of ``-name``.
+    """
+
+    accelerator: str
+    port: int
+    files: MachineFiles
+    netdevs: Mapping[str, str]
+    mark: str
+    binary: str = BINARY
+
+
+def option(first: str = "", /, **values: object) -> str:
+    """A QEMU option group, ``first,name=value,…``. A comma in a value is doubled, so that no value becomes an option.
+
+    Underscores in names stand for dashes, a double underscore for a dot.
+    """
+    parts = [_escaped(first)] if first else []
+    parts += [f"{name.replace('__', '.').replace('_', '-')}={_escaped(value)}" for name, value in values.items()]
+    return ",".join(parts)
+
+
+def machine_argv(plan: LabPlan, machine: MachinePlan, image: BootImage, seat: Seat) -> tuple[str, ...]:
+    """Everything QEMU is told. Nothing is left to its defaults or to configuration files."""
+    files = seat.files
+    return (
+        seat.binary,
+        *("-name", _escaped(seat.mark)),
+        *("-uuid", machine.uuid),
+        *("-no-user-config", "-nodefaults"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-machine", "q35,usb=off,vmport=off,graphics=off,sata=off,smbus=off"),
+        *_processor(seat.accelerator),
+        *("-smp", str(machine.cpus)),
+        *("-m", option(size=f"{-(-machine.memory // (1 << 20))}M")),
+        *("-rtc", "base=utc"),
+        *("-display", "none"),
+        *("-pidfile", str(files.pid)),
+        *_boot(image),
+        *_disk("disk0", files.overlay, serial=""),
+        *(
+            part
+            for number, disk in enumerate(machine.disks, 1)
+            for part in _disk(f"disk{number}", files.disk(disk.name), serial=disk.name)
+        ),
+        *("-device", "virtio-rng-pci"),
+        *_sockets(files),
+        *_management(plan, machine, seat.port),
+        *(part for interface in machine.interfaces for part in _nic(interface, seat.netdevs[interface.device])),
+    )
+
+
+def _escaped(value: object) -> str:
+    return str(value).replace(",", ",,")
+
+
+def _processor(accelerator: str) -> tuple[str, ...]:
+    if accelerator == "tcg":
+        return ("-accel", option("tcg", tb_size=_TRANSLATION_CACHE_MIB), "-cpu", "Nehalem,+rdrand")
+    return ("-accel", accelerator, "-cpu", "host" if accelerator in ("kvm", "hvf") else "max")
+
+
+def _boot(image: BootImage) -> tuple[str, ...]:
+    """Direct boot where the image has a kernel: it saves the firmware and the boot loader."""
+    if image.kernel is None:
+        return ()
+    initrd = ("-initrd", str(image.initrd)) if image.initrd else ()
+    return ("-kernel", str(image.kernel), *initrd, "-append", image.cmdline)
+
+
+def _disk(name: str, path: Path, *, serial: str) -> tuple[str, ...]:
+    # A guest's flushes are not passed on: the page cache outlives QEMU, and a lab need not outlive a power cut.
+    block = option(
+        driver="qcow2", node_name=name, discard="unmap", cache__no_flush="on", file__driver="file", file__filename=path
+    )
+    device = {"serial": serial} if serial else {}
+    return ("-blockdev", block, "-device", option("virtio-blk-pci", id=f"{name}-dev", drive=name, **device))
+
+
+def _sockets(files: MachineFiles) -> tuple[str, ...]:
+    """The monitor, the guest agent and the serial console, each on a unix socket in a private folder."""
+    listen = {"server": "on", "wait": "off"}
+    return (
+        *("-chardev", option("socket", id="qmp", path=files.monitor, **listen)),
+        *("-mon", option(chardev="qmp", mode="control")),
+        *("-chardev", option("socket", id="agent", path=files.agent, **listen)),
+        *("-device", "virtio-serial-pci"),
+        *("-device", option("virtserialport", chardev="agent", name=AGENT_PORT)),
+        *(
+            "-chardev",
+            option("socket", id="console", path=files.console, logfile=files.console_log, logappend="on", **listen),
+        ),
+        *("-serial", "chardev:console"),
+    )
+
+
+def _management(plan: LabPlan, machine: MachinePlan, port: int) -> tuple[str, ...]:
+    """The management NIC: user-mode networking of this process alone, closed but for one port of the host's loopback.
+
+    TFTP and SMB stay off because they are not named; ``restrict`` closes DNS and everything outward.
+    """
+    management = plan.management
+    netdev = option(
+        "user",
+        id="net-mgmt",
+        restrict="on",
+        ipv6="off",
+        net=management.subnet,
+        host=management.host,
+        dns=management.dns,
+        dhcpstart=management.guest.ip,
+        hostfwd=f"tcp:127.0.0.1:{port}-{management.guest.ip}:22",
+    )
+    return ("-netdev", netdev, *_device("mgmt", machine.management_mac))
+
+
+def _nic(interface: InterfacePlan, netdev: str) -> tuple[str, ...]:
+    return ("-netdev", netdev, *_device(interface.device, interface.mac))
+
+
+def _device(name: str, mac: str) -> tuple[str, ...]:
+    # An empty romfile: no network boot, and 256 KiB less to load
+    return ("-device", option("virtio-net-pci", id=f"nic-{name}", netdev=f"net-{name}", mac=mac, romfile=""))

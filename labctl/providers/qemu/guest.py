@@ -1,0 +1,125 @@
+"""What is done inside a guest over its agent: configuration, then provisioning step by step."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import tarfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from labctl.errors import GuestError
+from labctl.plan import guest as personalities
+from labctl.plan.guest import GuestFile, GuestStep, Personality
+from labctl.plan.model import MachinePlan
+from labctl.providers.base import ExecResult, Job
+from labctl.providers.qemu import record as records
+from labctl.providers.qemu.agent import Agent
+from labctl.providers.qemu.record import MachineRecord
+from labctl.spec.files import read_lab_file
+
+_CONFIGURE_SECONDS = 120.0
+_STEP_SECONDS = 1800.0
+_SPOOL = "/run/labctl"
+_PACK = "/run/labctl.tar"
+_UNPACK = "tar -xpf - -C /"
+# What an agent's own environment lacks and scripts expect.
+_ENVIRONMENT = "export HOME=/root USER=root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# The agent takes a program's whole input in one message, which the guest holds in memory several times over.
+_STDIN_LIMIT = 256 << 10
+_LAST_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may log in with which public line, and the guest's own SSH host key (private text, public line)."""
+
+    user: str
+    authorized_key: str
+    host_key: str
+    host_key_public: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a guest should have applied, with digests that say whether it has."""
+
+    personality: Personality
+    personality_digest: str
+    steps: tuple[GuestStep, ...]
+    steps_digest: str
+
+    @classmethod
+    def of(cls, job: Job, machine: MachinePlan, access: Access) -> Wanted:
+        """Compute it from the plan and the files that provisioning steps name. Raises UsageError where one is missing."""
+        personality = personalities.personality(
+            job.plan,
+            machine,
+            authorized_keys=(access.authorized_key,),
+            host_key=(access.host_key, access.host_key_public),
+            login_user=access.user,
+        )
+        steps = personalities.steps(machine, lambda source: read_lab_file(job.root, source))
+        return cls(personality, records.digest_of(personality), steps, records.digest_of(steps))
+
+    def applied(self, record: MachineRecord) -> bool:
+        """Whether the machine has all of it."""
+        same = record.personality == self.personality_digest and record.steps == self.steps_digest
+        return same and record.steps_done == len(self.steps)
+
+
+def configure(session: Agent, name: str, personality: Personality, *, log: Path) -> None:
+    """Write the files of a personality and run its script. Raises GuestError."""
+    result = _deliver(session, personality.files, personality.script, timeout=_CONFIGURE_SECONDS)
+    _judge(name, "configuration", result, log)
+
+
+def run_step(session: Agent, name: str, step: GuestStep, *, log: Path) -> None:
+    """Carry out one provisioning step; its output goes to ``log``. Raises GuestError with its last lines."""
+    result = _deliver(session, step.files, step.script, timeout=_STEP_SECONDS)
+    _judge(name, step.title, result, log)
+
+
+def _deliver(session: Agent, files: tuple[GuestFile, ...], script: str, *, timeout: float) -> ExecResult:
+    """Unpack files and run a script in one program: under emulation each new program costs a fifth of a second."""
+    pack = _packed(files, script)
+    run = f"{_ENVIRONMENT}; cd /root; exec /bin/sh -e {_SPOOL}/run.sh </dev/null 2>&1"
+    if len(pack) <= _STDIN_LIMIT:
+        return session.execute(["/bin/sh", "-ec", f"umask 022; {_UNPACK}; {run}"], stdin=pack, timeout=timeout)
+    session.write(_PACK, pack)
+    return session.execute(["/bin/sh", "-ec", f"umask 022; {_UNPACK} <{_PACK}; rm {_PACK}; {run}"], timeout=timeout)
+
+
+def _packed(files: tuple[GuestFile, ...], script: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as pack:
+        for file in files:
+            user, _, group = file.owner.partition(":")
+            _add(pack, file.path, file.content, int(file.mode, 8), user, group or user)
+        # tar takes an unknown owner for root without a word; chown fails, as it should
+        owners = "".join(
+            f"chown -- {shlex.quote(f.owner)} {shlex.quote(f.path)}\n" for f in files if f.owner != "root:root"
+        )
+        _add(pack, f"{_SPOOL}/run.sh", (owners + script).encode(), 0o700, "root", "root")
+    return buffer.getvalue()
+
+
+def _add(pack: tarfile.TarFile, path: str, content: bytes, mode: int, user: str, group: str) -> None:
+    entry = tarfile.TarInfo(path.lstrip("/"))
+    entry.size, entry.mode, entry.uname, entry.gname, entry.mtime = len(content), mode, user, group, int(time.time())
+    pack.addfile(entry, io.BytesIO(content))
+
+
+def _judge(name: str, title: str, result: ExecResult, log: Path) -> None:
+    output = result.stdout + result.stderr
+    with log.open("ab") as file:
+        file.write(f"==> {time.strftime('%Y-%m-%dT%H:%M:%S')} {title} [{result.code}]\n".encode() + output)
+    if result.code != 0:
+        lines = output.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
+        shown = "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)
+        raise GuestError(
+            f"{name}: {title} failed with status {result.code}",
+            details=shown,
+            hint=f"The whole output: {log}. Mend it and run labctl up again.",
+        )

@@ -1,0 +1,152 @@
+"""Wires as hubs: one QEMU without a machine holds a hub per network, joined by datagram sockets in a private folder.
+
+Works for any user on any system that has unix sockets. It floods: everybody hears everybody on a network, so it cannot
+hold ``peers: false`` or keep unicast from a NIC that is not promiscuous.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from labctl.errors import HostError, ProviderError
+from labctl.host.processes import ProcessId, marked
+from labctl.host.runner import Runner
+from labctl.plan.model import LabPlan, MachinePlan
+from labctl.providers.qemu.argv import BINARY, option
+from labctl.providers.qemu.bridge import port_of
+from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.qmp import Monitor, monitor
+from labctl.providers.qemu.wires import Abilities, Attachment, Wires
+
+_START_SECONDS = 10.0
+
+
+class HubWires(Wires):
+    """One hub per network. A port is a pair of datagram sockets: ours ends in ``.hub``, the machine's in ``.nic``."""
+
+    kind = "hub"
+    abilities = Abilities(promiscuous=False, isolated_ports=False, egress=False)
+
+    def __init__(self, layout: Layout, runner: Runner) -> None:
+        super().__init__(layout, runner)
+        self._lock = threading.Lock()
+
+    def prepare(self, plan: LabPlan) -> None:
+        if next(self._processes(), None) is None:
+            self._start()
+        with monitor(self._socket) as session:
+            there, wanted = _plugged(session), _planned(plan)
+            for port, hub in there.items():
+                if wanted.get(port) != hub:
+                    session.execute("netdev_del", id=f"hub-{port}")
+                    session.execute("netdev_del", id=port)
+            for port, hub in wanted.items():
+                if there.get(port) != hub:
+                    self._plug(session, port, hub)
+
+    def attach(self, plan: LabPlan, machine: MachinePlan) -> Attachment:
+        _ = plan  # ports are made for the whole plan at once, in prepare
+        netdevs = {}
+        for interface in machine.interfaces:
+            port = port_of(machine.name, interface.device)
+            netdevs[interface.device] = option(
+                "dgram",
+                id=f"net-{interface.device}",
+                local__type="unix",
+                local__path=self._end(port, "nic"),
+                remote__type="unix",
+                remote__path=self._end(port, "hub"),
+            )
+        return Attachment(netdevs)
+
+    def ports(self, plan: LabPlan) -> Mapping[str, str]:
+        if next(self._processes(), None) is None:
+            return {}
+        names = {hub_of(network.key): network.name for network in plan.networks}
+        with monitor(self._socket) as session:
+            return {port: names.get(hub, f"hub {hub}") for port, hub in _plugged(session).items()}
+
+    def destroy(self) -> None:
+        for process in self._processes():
+            process.stop(grace=2)
+
+    def leftovers(self) -> tuple[str, ...]:
+        return tuple(f"hub process {process.pid}" for process in self._processes())
+
+    @property
+    def _socket(self) -> Path:
+        return self._layout.runtime / "hub.qmp"
+
+    @property
+    def _mark(self) -> str:
+        return f"{self._layout.mark}:"  # a machine has a name after the colon
+
+    def _end(self, port: str, side: str) -> Path:
+        return self._layout.runtime / f"{port}.{side}"
+
+    def _plug(self, session: Monitor, port: str, hub: int) -> None:
+        ours, theirs = self._end(port, "hub"), self._end(port, "nic")
+        session.execute(
+            "netdev_add",
+            type="dgram",
+            id=port,
+            local={"type": "unix", "path": str(ours)},
+            remote={"type": "unix", "path": str(theirs)},
+        )
+        session.execute("netdev_add", type="hubport", id=f"hub-{port}", hubid=hub, netdev=port)
+
+    def _start(self) -> None:
+        log = self._layout.workdir / "hub.log"
+        argv = (
+            *(BINARY, "-name", self._mark, "-machine", "none", "-no-user-config", "-nodefaults", "-display", "none"),
+            *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+            *("-chardev", option("socket", id="qmp", path=self._socket, server="on", wait="off")),
+            *("-mon", option(chardev="qmp", mode="control")),
+        )
+        process = self._runner.spawn(argv, output=log)
+        deadline = time.monotonic() + _START_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                Monitor(self._socket).close()
+            except ProviderError:
+                time.sleep(0.01)
+            else:
+                return
+        process.kill()
+        process.wait()
+        raise HostError("the hub process did not start", details=log.read_text(errors="replace")[-1000:])
+
+    def _processes(self) -> Iterator[ProcessId]:
+        for process, argv in marked(self._layout.mark):
+            if "-name" in argv[:-1] and argv[argv.index("-name") + 1] == self._mark:
+                yield process
+
+
+def hub_of(key: str) -> int:
+    """A network's hub number, from its key: QEMU takes numbers of 31 bits."""
+    return int(hashlib.sha256(key.encode()).hexdigest()[:7], 16)
+
+
+def _planned(plan: LabPlan) -> dict[str, int]:
+    return {
+        port_of(machine.name, interface.device): hub_of(plan.network(interface.network).key)
+        for machine in plan.machines
+        for interface in machine.interfaces
+    }
+
+
+def _plugged(session: Monitor) -> dict[str, int]:
+    """Port to hub, from the monitor's picture: ``hub 7`` followed by lines ``\\ hub-PORT: PORT: …``."""
+    found: dict[str, int] = {}
+    hub = -1
+    for line in session.human("info network").splitlines():
+        if heading := re.match(r"hub (\d+)", line):
+            hub = int(heading.group(1))
+        elif (port := re.search(r"hub-(t[0-9a-f]+)", line)) and hub >= 0:
+            found[port.group(1)] = hub
+    return found

@@ -1,0 +1,178 @@
+"""The recipe that brings one machine from whatever it is to running, configured and provisioned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from labctl.errors import ProviderError
+from labctl.events import Event, Listener, Status
+from labctl.host import ports
+from labctl.host.processes import ProcessId
+from labctl.host.runner import Runner
+from labctl.plan.diff import Action
+from labctl.plan.model import MachinePlan
+from labctl.providers.base import Job
+from labctl.providers.qemu import disks, guest, keys, vm
+from labctl.providers.qemu import record as records
+from labctl.providers.qemu.agent import Agent, agent
+from labctl.providers.qemu.bridge import port_of
+from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.record import MachineRecord
+from labctl.providers.qemu.wires import Wires
+from labctl.providers.qemu.workers import Stop
+
+# One Debian guest takes 15 to 25 s under TCG with a core of its own; a crowd on two cores takes its turn.
+_BOOT_SECONDS = 300.0
+_LOGIN_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lift:
+    """What all machines of one ``up`` share. ``machine`` may run in several threads at once."""
+
+    layout: Layout
+    wires: Wires
+    job: Job
+    accelerator: str
+    runner: Runner
+    listener: Listener
+    stop: Stop
+
+    def machine(self, name: str) -> None:
+        """Bring one machine up. Every step is noted when it is done, so a repetition goes on where this one ended.
+
+        Raises ProviderError, HostError, GuestError.
+        """
+        machine, action = self.job.plan.machine(name), self.job.actions.get(name, "keep")
+        record = self._disk(machine, action, records.read(self.layout, name))
+        record = self._process(machine, action, record)
+        if record.complete and action == "keep":
+            return
+        wanted = guest.Wanted.of(self.job, machine, self._access(machine, record))
+        if record.complete and wanted.applied(record):
+            return
+        record = records.write(self.layout, replace(record, complete=False))
+        with agent(self.layout.machine(name).agent, timeout=_BOOT_SECONDS, alive=self._alive(record)) as session:
+            record = self._configure(session, record, wanted)
+            record = self._provision(session, record, wanted)
+        self._await_login(record)
+        records.write(self.layout, replace(record, complete=True))
+
+    def _disk(self, machine: MachinePlan, action: Action, record: MachineRecord | None) -> MachineRecord:
+        """The machine's disks, made anew where the action says so or where there are none.
+
+        A disk of a ``replace`` that was interrupted after it was made is not made a second time.
+        """
+        image = self.job.images.get(machine.name)
+        whole = record is not None and record.disk != "" and self.layout.machine(machine.name).overlay.exists()
+        fresh = whole and image is not None and record is not None and record.disk == disks.key(machine, image)
+        if (
+            record is not None
+            and whole
+            and (action not in ("create", "replace") or (fresh and (action == "create" or not record.complete)))
+        ):
+            return record
+        if image is None:
+            raise ProviderError(f"{machine.name} has no disk and no image to make one from")
+        if record is not None:
+            vm.stop(self.layout, record, graceful=False)
+        return disks.create(self.layout, machine, image, runner=self.runner)
+
+    def _process(self, machine: MachinePlan, action: Action, record: MachineRecord) -> MachineRecord:
+        """The machine's process, on hardware as planned."""
+        self.stop.check()
+        process = vm.find(self.layout, record)
+        if process is not None and self._must_restart(machine, action, record):
+            record = vm.stop(self.layout, record, graceful=True, cancelled=self.stop)
+            process = None
+        if process is not None:
+            return self._adopted(record, process)
+        self.stop.check()
+        began = time.monotonic()
+        self._say("started", "boot", machine.name)
+        record = vm.start(self.layout, self.wires, self.job.plan, machine, record, self.accelerator, runner=self.runner)
+        with agent(self.layout.machine(machine.name).agent, timeout=_BOOT_SECONDS, alive=self._alive(record)):
+            self._say("done", "boot", machine.name, seconds=time.monotonic() - began)
+        return record
+
+    def _must_restart(self, machine: MachinePlan, action: Action, record: MachineRecord) -> bool:
+        if action in ("create", "replace", "restart") and record.hardware != vm.hardware_digest(
+            self.job.plan, machine, self.wires
+        ):
+            return True
+        plugged = self.wires.ports(self.job.plan)
+        return any(port_of(machine.name, interface.device) not in plugged for interface in machine.interfaces)
+
+    def _adopted(self, record: MachineRecord, process: ProcessId) -> MachineRecord:
+        """Note a process that was started by a labctl which was killed before it could note it."""
+        if record.process == process:
+            return record
+        return records.write(self.layout, replace(record, wanted="running", pid=process.pid, started=process.started))
+
+    def _access(self, machine: MachinePlan, record: MachineRecord) -> guest.Access:
+        files = self.layout.machine(machine.name)
+        keys.ensure(files.host_key, comment=machine.name, runner=self.runner)
+        return guest.Access(
+            record.boot_image.user,
+            keys.public(self.layout.key),
+            files.host_key.read_text(encoding="utf-8"),
+            keys.public(files.host_key),
+        )
+
+    def _configure(self, session: Agent, record: MachineRecord, wanted: guest.Wanted) -> MachineRecord:
+        if record.personality == wanted.personality_digest:
+            return record
+        self.stop.check()
+        began = time.monotonic()
+        self._say("started", "configure", record.name)
+        guest.configure(session, record.name, wanted.personality, log=self.layout.machine(record.name).provision_log)
+        self._say("done", "configure", record.name, seconds=time.monotonic() - began)
+        return records.write(self.layout, replace(record, personality=wanted.personality_digest))
+
+    def _provision(self, session: Agent, record: MachineRecord, wanted: guest.Wanted) -> MachineRecord:
+        if record.steps != wanted.steps_digest:
+            record = records.write(self.layout, replace(record, steps=wanted.steps_digest, steps_done=0))
+        left = wanted.steps[record.steps_done :]
+        if not left:
+            return record
+        began = time.monotonic()
+        self._say("started", "provision", record.name)
+        for step in left:
+            self.stop.check()
+            self._say("progress", "provision", record.name, message=step.title)
+            guest.run_step(session, record.name, step, log=self.layout.machine(record.name).provision_log)
+            record = records.write(self.layout, replace(record, steps_done=record.steps_done + 1))
+        self._say("done", "provision", record.name, seconds=time.monotonic() - began)
+        return record
+
+    def _await_login(self, record: MachineRecord) -> None:
+        """Wait for the guest's SSH server, which may start after its agent; a foreign image may have none."""
+        alive, deadline = self._alive(record), time.monotonic() + _LOGIN_SECONDS
+        while not ports.greets(record.port, timeout=10):
+            if not alive():
+                self.stop.check()
+                raise ProviderError(
+                    f"the process of {record.name} ended", details=vm.tail(self.layout.machine(record.name).log)
+                )
+            if time.monotonic() > deadline:
+                self._say(
+                    "warning",
+                    "login",
+                    record.name,
+                    f"no SSH server answers after {_LOGIN_SECONDS:g} s; labctl exec and console work",
+                )
+                return
+            time.sleep(0.2)
+
+    def _alive(self, record: MachineRecord) -> Callable[[], bool]:
+        process = record.process
+
+        def alive() -> bool:
+            return not self.stop() and process is not None and process.alive()
+
+        return alive
+
+    def _say(self, status: Status, step: str, name: str, message: str = "", seconds: float | None = None) -> None:
+        self.listener(Event(status, step, name, message, seconds))

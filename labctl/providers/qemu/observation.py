@@ -1,0 +1,124 @@
+"""What is: processes, NICs and wires as QEMU and the kernel report them, never as the plan meant them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from labctl.errors import LabctlError
+from labctl.host.processes import ProcessId
+from labctl.plan.model import LabPlan
+from labctl.providers.base import MachineState, MachineStatus, Observed, ObservedNic
+from labctl.providers.qemu import record as records
+from labctl.providers.qemu import vm
+from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.qmp import Monitor, monitor
+from labctl.providers.qemu.wires import Wires
+
+_MONITOR_SECONDS = 3.0
+_STATE_OF_STATUS: Mapping[str, MachineState] = {
+    "paused": "paused",
+    "io-error": "paused",
+    "internal-error": "dead",
+    "shutdown": "dead",
+}
+
+
+def observe(layout: Layout, wires: Wires, plan: LabPlan) -> Observed:
+    """Look at everything of an instance; changes nothing."""
+    ports = wires.ports(plan)
+    statuses: list[MachineStatus] = []
+    nics: list[ObservedNic] = []
+    for machine in plan.machines:
+        record = records.read(layout, machine.name)
+        process = vm.find(layout, record)
+        if process is None:
+            statuses.append(_gone(layout, machine.name, record))
+            continue
+        status, found = _running(layout, machine.name, process, ports)
+        loose = [nic.mac for nic in found if not nic.linked]
+        if loose:  # such a machine cannot be joined again while it runs
+            status = MachineStatus(
+                status.name, "dead", status.pid, status.since, f"its wires are gone: {', '.join(loose)}"
+            )
+        statuses.append(status)
+        nics += found
+    return Observed(tuple(statuses), tuple(nics), tuple(_leftovers(layout, plan)))
+
+
+def _gone(layout: Layout, name: str, record: records.MachineRecord | None) -> MachineStatus:
+    if record is None:
+        return MachineStatus(name, "absent")
+    if record.wanted == "stopped":
+        return MachineStatus(name, "stopped")
+    files = layout.machine(name)
+    words = vm.tail(files.log) or vm.tail(files.console_log)
+    return MachineStatus(
+        name, "dead", details=f"its process ended; last words:\n{words}" if words else "its process ended"
+    )
+
+
+def _running(
+    layout: Layout, name: str, process: ProcessId, ports: Mapping[str, str]
+) -> tuple[MachineStatus, list[ObservedNic]]:
+    try:
+        with monitor(layout.machine(name).monitor, timeout=_MONITOR_SECONDS) as session:
+            status = str(session.execute("query-status")["status"])
+            nics = list(_nics(name, process, session, ports))
+    except LabctlError as error:
+        # a busy monitor is no dead machine
+        return MachineStatus(
+            name, "running", process.pid, process.started, f"{error.brief}: {error.details}".rstrip(": ")
+        ), []
+    details = {"io-error": "the host's disk is full", "running": ""}.get(status, status)
+    return MachineStatus(name, _STATE_OF_STATUS.get(status, "running"), process.pid, process.started, details), nics
+
+
+def _nics(name: str, process: ProcessId, session: Monitor, ports: Mapping[str, str]) -> Iterator[ObservedNic]:
+    """The NICs that QEMU has, each with the wire that its other end is really plugged into.
+
+    The monitor's picture is ``nic-eth0: …macaddr=…`` followed by `` \\ net-eth0: index=0,type=tap,fd=12``.
+    """
+    mac = ""
+    for line in session.human("info network").splitlines():
+        if found := re.match(r"nic-\S+: .*macaddr=([0-9a-f:]{17})", line):
+            mac = found.group(1)
+        elif (end := re.match(r" \\ net-\S+: index=\d+,type=(\w+),(.*)", line)) and mac:
+            yield _nic(name, mac, end.group(1), end.group(2), process, ports)
+            mac = ""
+
+
+def _nic(name: str, mac: str, kind: str, details: str, process: ProcessId, ports: Mapping[str, str]) -> ObservedNic:
+    if kind == "user":
+        closed = "restrict=on" in details
+        return ObservedNic(name, mac, "management", details="restricted" if closed else details)
+    port = _tap(process, details) if kind == "tap" else _socket_port(details)
+    wire = ports.get(port, "")
+    return ObservedNic(name, mac, wire or f"{kind} {port}".strip(), linked=bool(wire), details=f"{kind} {port}")
+
+
+def _tap(process: ProcessId, details: str) -> str:
+    """The tap behind a descriptor of QEMU's, as the kernel has it."""
+    fd = re.search(r"fd=(\d+)", details)
+    try:
+        text = Path(f"/proc/{process.pid}/fdinfo/{fd.group(1)}").read_text() if fd else ""
+    except OSError:
+        return ""
+    name = re.search(r"^iff:\s*(\S+)", text, re.MULTILINE)
+    return name.group(1) if name else ""
+
+
+def _socket_port(details: str) -> str:
+    port = re.search(r"(t[0-9a-f]{12})\.hub", details)
+    return port.group(1) if port else ""
+
+
+def _leftovers(layout: Layout, plan: LabPlan) -> Iterator[str]:
+    planned = {machine.name for machine in plan.machines}
+    for name, process in vm.processes(layout):
+        if name not in planned:
+            yield f"process {process.pid} of machine {name}"
+    for name in layout.known_machines():
+        if name not in planned:
+            yield f"files of machine {name}"

@@ -1,0 +1,232 @@
+"""The embedded QEMU engine: one process per machine that outlives labctl, wires without the host on them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from labctl.errors import GuestError, HostError, LabctlError, ProviderError
+from labctl.events import Event, Listener, ignore
+from labctl.host.files import private_folder, remove_tree, write_atomic
+from labctl.host.runner import Runner
+from labctl.plan.model import LabPlan, MachinePlan
+from labctl.providers.base import Capabilities, Endpoint, ExecResult, Job, Observed, Provider
+from labctl.providers.qemu import disks, keys, vm, wires
+from labctl.providers.qemu import record as records
+from labctl.providers.qemu.accelerator import accelerator
+from labctl.providers.qemu.agent import agent
+from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.lift import Lift
+from labctl.providers.qemu.observation import observe
+from labctl.providers.qemu.wires import Wires
+from labctl.providers.qemu.workers import Stop, each, raise_failures
+
+# What QEMU itself takes beside the guest's memory: devices, and the translation cache under TCG.
+_OVERHEAD = 100 << 20
+_STOP_JOBS = 16
+
+
+class QemuProvider(Provider):
+    """Runs a plan as QEMU processes. Needs no root, no daemon and no kernel module."""
+
+    name: ClassVar[str] = "qemu"
+
+    def __init__(self, workdir: Path, listener: Listener = ignore) -> None:
+        lock = threading.Lock()
+
+        def serial(event: Event) -> None:
+            with lock:  # machines are worked on in parallel; whoever listens need not know
+                listener(event)
+
+        super().__init__(workdir, serial)
+        self._layout = Layout.of(workdir)
+
+    @classmethod
+    def capabilities(cls, plan: LabPlan | None = None) -> Capabilities:
+        can = wires.abilities(wires.choose(plan))
+        return Capabilities(
+            promiscuous=can.promiscuous,
+            isolated_ports=can.isolated_ports,
+            egress=can.egress,
+            seal=False,
+            checkpoints=False,
+            console=True,
+            windows=False,
+        )
+
+    def up(self, job: Job) -> None:
+        plan, layout = job.plan, self._layout
+        kind = self._kind(plan)
+        self._check(plan, kind)
+        layout.prepare()
+        write_atomic(self._kind_note, f"{kind}\n")
+        disks.check_room(layout)
+        keys.ensure(layout.key, comment=f"labctl {plan.lab}/{plan.instance}", runner=self._runner)
+        self._remove([name for name, action in job.actions.items() if action == "remove"])
+        plant = self._wires(kind)
+        plant.prepare(plan)
+        self._check_memory(job)
+        stop = Stop()
+        lift = Lift(layout, plant, job, self._accelerator(job), self._runner, self.listener, stop)
+        self._waves(job, lift, stop)
+
+    def down(self, plan: LabPlan, machines: Sequence[str]) -> None:
+        stop = Stop()
+        failures: dict[str, LabctlError] = {}
+        for wave in reversed(plan.waves):
+            names = [name for name in wave if name in set(machines)]
+            failures |= each(names, lambda name: self._stop(name, stop), jobs=_STOP_JOBS, stop=stop)
+        if not any(True for _ in vm.processes(self._layout)):
+            for kind in ("bridge", "hub"):
+                self._wires(kind).destroy()
+        raise_failures(failures, len(machines))
+
+    def destroy(self) -> None:
+        layout = self._layout
+        stop = Stop()
+        found = list(vm.processes(layout))
+        by_name = {f"{name} {process.pid}": process for name, process in found}
+        each(list(by_name), lambda key: by_name[key].stop(grace=3), jobs=_STOP_JOBS, stop=stop)
+        for kind in ("bridge", "hub"):
+            self._wires(kind).destroy()
+        remove_tree(layout.runtime)
+        remove_tree(layout.workdir)
+
+    def observe(self, plan: LabPlan) -> Observed:
+        return observe(self._layout, self._wires(self._noted_kind() or wires.choose(plan)), plan)
+
+    def endpoint(self, plan: LabPlan, machine: str) -> Endpoint:
+        record = self._running(plan, machine)
+        files = self._layout.machine(machine)
+        keys.pin(files.known_hosts, "127.0.0.1", record.port, files.host_key)
+        return Endpoint("127.0.0.1", record.port, record.boot_image.user, self._layout.key, files.known_hosts)
+
+    def execute(
+        self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
+    ) -> ExecResult:
+        self._running(plan, machine)
+        try:
+            with agent(self._layout.machine(machine).agent, timeout=min(timeout, 20)) as session:
+                return session.execute(argv, stdin=stdin, timeout=timeout)
+        except GuestError as error:
+            raise GuestError(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
+
+    def console(self, plan: LabPlan, machine: str) -> Path | None:
+        self._running(plan, machine)
+        return self._layout.machine(machine).console
+
+    def logs(self, plan: LabPlan, machine: str) -> tuple[Path, ...]:
+        files = self._layout.machine(self._machine(plan, machine).name)
+        return tuple(path for path in (files.provision_log, files.console_log, files.log) if path.exists())
+
+    @cached_property
+    def _runner(self) -> Runner:
+        private_folder(self._layout.workdir)
+        return Runner(log=self._layout.commands_log)
+
+    @property
+    def _kind_note(self) -> Path:
+        return self._layout.workdir / "wires.kind"
+
+    def _noted_kind(self) -> wires.Kind | None:
+        """The kind of wires that the instance has now."""
+        found = self._kind_note.read_text(encoding="utf-8").strip() if self._kind_note.exists() else ""
+        return "bridge" if found == "bridge" else "hub" if found == "hub" else None
+
+    def _kind(self, plan: LabPlan) -> wires.Kind:
+        """The kind of wires to use. Raises HostError where machines run on the other kind."""
+        chosen, noted = wires.choose(plan), self._noted_kind()
+        if noted not in (None, chosen) and any(True for _ in vm.processes(self._layout)):
+            raise HostError(
+                f"this lab runs on {noted} wires and now needs {chosen} wires",
+                hint="labctl down, then labctl up, changes them.",
+            )
+        return chosen
+
+    def _wires(self, kind: wires.Kind) -> Wires:
+        return wires.make(kind, self._layout, self._runner if self._layout.workdir.exists() else Runner())
+
+    def _accelerator(self, job: Job) -> str:
+        kernel = next((image.kernel for image in job.images.values() if image.kernel), None)
+        chosen = accelerator(kernel)
+        self.listener(Event("progress", "accelerator", message=chosen.reason))
+        return chosen.name
+
+    def _waves(self, job: Job, lift: Lift, stop: Stop) -> None:
+        """Lift wave after wave; what depends on a machine that failed is skipped, the others go on."""
+        failures: dict[str, LabctlError] = {}
+        lost: set[str] = set()
+        for wave in job.plan.waves:
+            ready = []
+            for name in wave:
+                blockers = sorted(lost & set(job.plan.machine(name).depends_on))
+                if blockers:
+                    lost.add(name)
+                    self.listener(Event("skipped", "boot", name, f"it depends on {', '.join(blockers)}, which failed"))
+                else:
+                    ready.append(name)
+            failures |= each(ready, lift.machine, jobs=job.jobs, stop=stop)
+            lost |= set(failures)
+        raise_failures(failures, len(job.plan.machines))
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            if (record := records.read(self._layout, name)) is not None:
+                vm.stop(self._layout, record, graceful=False)
+            remove_tree(self._layout.machine(name).folder)
+            self.listener(Event("done", "remove", name))
+
+    def _stop(self, name: str, stop: Stop) -> None:
+        record = records.read(self._layout, name)
+        if record is None:
+            return
+        self.listener(Event("started", "down", name))
+        vm.stop(self._layout, record, graceful=True, cancelled=stop)
+        self.listener(Event("done", "down", name))
+
+    def _running(self, plan: LabPlan, name: str) -> records.MachineRecord:
+        record = records.read(self._layout, self._machine(plan, name).name)
+        if record is None or vm.find(self._layout, record) is None:
+            raise ProviderError(f"{name} does not run", hint="labctl up starts it; labctl status shows what runs.")
+        return record
+
+    def _check(self, plan: LabPlan, kind: wires.Kind) -> None:
+        """Refuse what these wires cannot hold, whatever the caller has checked. Raises HostError."""
+        can = wires.abilities(kind)
+        refused = list(_beyond(plan, can))
+        if refused:
+            raise HostError(
+                f"{kind} wires cannot hold {', '.join(refused)}",
+                hint="Nothing was created. "
+                + ("`wires: bridge` can hold more, on Linux." if kind == "hub" else "Leave it out of the spec."),
+            )
+
+    def _check_memory(self, job: Job) -> None:
+        import psutil  # costs more to import than most verbs take
+
+        new = [m for m in job.plan.machines if vm.find(self._layout, records.read(self._layout, m.name)) is None]
+        wanted = sum(machine.memory + _OVERHEAD for machine in new)
+        available = psutil.virtual_memory().available
+        if wanted > available:
+            raise HostError(
+                f"{len(new)} machines need {wanted >> 20} MiB of memory and this host has {available >> 20} MiB free",
+                hint="Give the machines less memory, start fewer, or stop another lab (labctl list).",
+            )
+
+
+def _beyond(plan: LabPlan, can: wires.Abilities) -> Iterator[str]:
+    if not can.promiscuous and any(_promiscuous(machine) for machine in plan.machines):
+        yield "a promiscuous interface"
+    if not can.isolated_ports and any(not network.peers for network in plan.networks):
+        yield "`peers: false`"
+    if not can.egress and any(network.egress != "none" for network in plan.networks):
+        yield "`egress: nat`"
+    if plan.seal:
+        yield "`seal: true`"
+
+
+def _promiscuous(machine: MachinePlan) -> bool:
+    return any(interface.promiscuous for interface in machine.interfaces)

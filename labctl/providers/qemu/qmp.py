@@ -1,0 +1,81 @@
+"""A small synchronous client of the QEMU Machine Protocol.
+
+Reference: https://www.qemu.org/docs/master/interop/qmp-spec.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from labctl.errors import ProviderError
+from labctl.providers.qemu.jsonline import Channel, ChannelError
+
+_LIMIT = 16 << 20
+_TIMEOUT = 10.0
+
+
+class Monitor:
+    """A QMP session. QEMU serves one session at a time on a socket, so keep it short."""
+
+    def __init__(self, path: Path, *, timeout: float = _TIMEOUT) -> None:
+        """Connect and negotiate. timeout: seconds for each answer. Raises ProviderError."""
+        self._timeout = timeout
+        try:
+            self._channel = Channel(path, limit=_LIMIT)
+        except ChannelError as error:
+            raise ProviderError(f"QEMU does not answer: {error}") from error
+        try:
+            self._receive()  # the greeting
+            self.execute("qmp_capabilities")
+        except BaseException:
+            self._channel.close()
+            raise
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Run a command and give its ``return`` value. Underscores in argument names stand for dashes.
+
+        Raises ProviderError.
+        """
+        request: dict[str, Any] = {"execute": command}
+        if arguments:
+            request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
+        try:
+            self._channel.send(request, timeout=self._timeout)
+        except ChannelError as error:
+            raise ProviderError(f"QEMU did not take {command}: {error}") from error
+        while True:
+            answer = self._receive()
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                raise ProviderError(
+                    f"QEMU refused {command}", details=str(answer["error"].get("desc", answer["error"]))
+                )
+            # anything else is an event, which this client has no use for
+
+    def human(self, line: str) -> str:
+        """Run a command of the human monitor, for what QMP does not have."""
+        return str(self.execute("human-monitor-command", command_line=line))
+
+    def close(self) -> None:
+        """End the session."""
+        self._channel.close()
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            return self._channel.receive(self._timeout)
+        except ChannelError as error:
+            raise ProviderError(f"QEMU does not answer: {error}") from error
+
+
+@contextlib.contextmanager
+def monitor(path: Path, *, timeout: float = _TIMEOUT) -> Iterator[Monitor]:
+    """A QMP session for the length of a ``with`` block."""
+    session = Monitor(path, timeout=timeout)
+    try:
+        yield session
+    finally:
+        session.close()

@@ -1,0 +1,311 @@
+"""What every provider promises, in one suite. The lab is brought up once per provider; the tests leave it running."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from labctl.errors import GuestError, ProviderError
+from labctl.plan.diff import Action
+from labctl.plan.model import LabPlan
+from labctl.providers.base import Endpoint, Job, MachineStatus, Provider
+from labctl.spec.model import FileStep, ShellStep
+from tests.contract.providers import SUBJECTS, Subject
+from tests.support import plans
+
+pytestmark = [pytest.mark.contract, pytest.mark.timeout(600)]
+
+# Of the fake provider's guests there is nothing to log in to and nothing that runs steps.
+REAL = pytest.mark.parametrize("lab", [name for name in SUBJECTS if name != "fake"], indirect=True)
+
+
+@dataclass
+class Lab:
+    """A lab under test: a provider's folder, and the plan that it has carried out last."""
+
+    subject: Subject
+    workdir: Path
+    root: Path
+    plan: LabPlan
+
+    @property
+    def provider(self) -> Provider:
+        """A fresh object each time: nothing may hang on the memory of the process that brought the lab up."""
+        return self.subject.provider(self.workdir)
+
+    def up(self, plan: LabPlan | None = None, /, **actions: Action) -> None:
+        """Carry out a plan; machines without an action are kept."""
+        self.plan = plan or self.plan
+        names = [machine.name for machine in self.plan.machines]
+        wanted: Mapping[str, Action] = {**dict.fromkeys(names, "keep"), **actions}
+        self.provider.up(Job(self.plan, wanted, {name: self.subject.image() for name in names}, self.root))
+
+    def states(self) -> dict[str, str]:
+        return {status.name: status.state for status in self.provider.observe(self.plan).machines}
+
+    def status(self, machine: str) -> MachineStatus:
+        return next(s for s in self.provider.observe(self.plan).machines if s.name == machine)
+
+    def generations(self) -> dict[str, object]:
+        return {m.name: self.subject.generation(self.provider, self.plan, m.name) for m in self.plan.machines}
+
+    def run(self, machine: str, *argv: str) -> str:
+        result = self.provider.execute(self.plan, machine, argv)
+        assert result.code == 0, result
+        return result.stdout.decode().strip()
+
+
+def two_machines(subject: Subject, instance: str = "default") -> LabPlan:
+    """Two machines, two networks; ``b`` sits on both and starts after ``a``."""
+    lan = plans.network("lan", instance=instance)
+    dmz = plans.network("dmz", subnet="10.2.0.0/24", instance=instance)
+    a = plans.machine("a", plans.interface("a", "eth0", "lan", "10.1.0.1/24"), instance=instance)
+    b = plans.machine(
+        "b",
+        plans.interface("b", "eth0", "lan", "10.1.0.2/24"),
+        plans.interface("b", "eth1", "dmz", "10.2.0.2/24"),
+        instance=instance,
+    )
+    return plans.lab([lan, dmz], [a, b], instance=instance, settings=subject.settings)
+
+
+def changed(plan: LabPlan, name: str, **changes: object) -> LabPlan:
+    machines = tuple(replace(m, **changes) if m.name == name else m for m in plan.machines)  # type: ignore[arg-type]
+    return replace(plan, machines=machines)
+
+
+@pytest.fixture(scope="module", params=list(SUBJECTS))
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    subject: Subject = SUBJECTS[request.param]()
+    home = tmp_path_factory.mktemp("contract")
+    found = Lab(subject, home / "engine", home, two_machines(subject))
+    try:
+        found.up(a="create", b="create")
+        yield found
+    finally:
+        found.provider.destroy()
+        assert subject.traces(found.workdir) == []
+
+
+def test_machines_run_after_up(lab: Lab) -> None:
+    assert lab.states() == {"a": "running", "b": "running"}
+    assert lab.provider.observe(lab.plan).leftovers == ()
+
+
+def test_second_up_changes_nothing_and_is_quick(lab: Lab) -> None:
+    before = lab.generations()
+    started = time.monotonic()
+    lab.up()
+    assert time.monotonic() - started < 1.0
+    assert lab.generations() == before
+
+
+def test_up_with_create_resumes_what_is_there(lab: Lab) -> None:
+    """After an interrupted first ``up`` everything is still to be created, also what is finished."""
+    before = lab.generations()
+    lab.up(a="create", b="create")
+    assert lab.generations() == before
+
+
+def test_observed_nics_are_those_of_the_plan(lab: Lab) -> None:
+    planned = {(m.name, i.mac, i.network) for m in lab.plan.machines for i in m.interfaces}
+    planned |= {(m.name, m.management_mac, "management") for m in lab.plan.machines}
+    nics = lab.provider.observe(lab.plan).nics
+    assert {(nic.machine, nic.mac, nic.wire) for nic in nics} == planned
+    assert all(nic.linked for nic in nics)
+
+
+def test_execute_gives_output_and_takes_input(lab: Lab) -> None:
+    assert lab.run("a", "hostname") == "a"
+    assert lab.run("b", "hostname") == "b"
+    data = bytes(range(256)) * 64
+    assert lab.provider.execute(lab.plan, "a", ["cat"], stdin=data).stdout == data
+
+
+def test_execute_of_a_missing_program_is_an_error(lab: Lab) -> None:
+    with pytest.raises(GuestError, match="a: "):
+        lab.provider.execute(lab.plan, "a", ["no-such-program"])
+
+
+def test_unknown_machine_is_a_key_error(lab: Lab) -> None:
+    with pytest.raises(KeyError):
+        lab.provider.endpoint(lab.plan, "zebra")
+
+
+def test_endpoint_logs_in_with_the_key_and_the_pinned_host_key(lab: Lab) -> None:
+    if not lab.subject.real:
+        assert lab.provider.endpoint(lab.plan, "a").host == "127.0.0.1"
+        return
+    for name in ("a", "b"):
+        assert login(lab.provider.endpoint(lab.plan, name), "hostname").stdout.decode().strip() == name
+
+
+@REAL
+def test_host_key_of_another_guest_is_refused(lab: Lab) -> None:
+    a, b = (lab.provider.endpoint(lab.plan, name) for name in ("a", "b"))
+    wrong = lab.workdir / "wrong"
+    wrong.write_text(b.known_hosts.read_text().replace(f":{b.port} ", f":{a.port} "))
+    result = login(replace(a, known_hosts=wrong), "true")
+    assert result.returncode == 255
+    assert b"HOST IDENTIFICATION HAS CHANGED" in result.stderr
+
+
+def test_killed_machine_is_dead_and_up_mends_it(lab: Lab) -> None:
+    before = lab.generations()
+    if lab.subject.real:
+        lab.run("a", "touch", "/root/kept")
+        lab.run("a", "sync")
+    lab.subject.kill(lab.provider, lab.plan, "a")
+    assert lab.states() == {"a": "dead", "b": "running"}
+    with pytest.raises(ProviderError, match="a does not run"):
+        lab.provider.execute(lab.plan, "a", ["true"])
+    lab.up()
+    assert lab.states() == {"a": "running", "b": "running"}
+    after = lab.generations()
+    assert after["a"] != before["a"] and after["b"] == before["b"]
+    if lab.subject.real:
+        lab.run("a", "test", "-e", "/root/kept")
+
+
+def test_configure_and_provision_change_a_running_guest(lab: Lab) -> None:
+    before = lab.generations()
+    steps = (
+        FileStep("/root/note", content="it's $(here)\n", mode="0640"),
+        ShellStep("cat /root/note /root/note >/root/twice"),
+    )
+    lab.up(changed(lab.plan, "a", hosts=(("10.1.0.99", ("printer",)),), steps=steps), a="provision")
+    assert lab.generations() == before
+    if lab.subject.real:
+        assert lab.run("a", "cat", "/root/twice") == "it's $(here)\nit's $(here)"
+        assert "10.1.0.99 printer" in lab.run("a", "cat", "/etc/hosts")
+
+
+@REAL
+def test_failing_step_names_itself_and_others_go_on(lab: Lab) -> None:
+    good = lab.plan
+    steps = (
+        ShellStep("echo first >>/root/order"),
+        ShellStep("echo so it goes >&2; exit 7"),
+        ShellStep("echo third >>/root/order"),
+    )
+    broken = changed(changed(good, "a", steps=steps), "b", steps=(ShellStep("touch /root/b-was-here"),))
+    with pytest.raises(GuestError) as caught:
+        lab.up(broken, a="provision", b="provision")
+    assert "a: shell echo so it goes" in caught.value.brief and "status 7" in caught.value.brief
+    assert "so it goes" in caught.value.details
+    assert lab.run("b", "ls", "/root/b-was-here") == "/root/b-was-here"
+    # the step is mended: what was done before it is another list of steps now, so all of it runs
+    lab.up(changed(broken, "a", steps=(steps[0], steps[2])), a="provision")
+    assert lab.run("a", "cat", "/root/order").split() == ["first", "first", "third"]
+    lab.plan = good
+
+
+@REAL
+def test_repeated_up_goes_on_at_the_failed_step(lab: Lab) -> None:
+    steps = (ShellStep("echo once >>/root/count"), ShellStep("test -e /root/allowed"))
+    good = lab.plan
+    with pytest.raises(GuestError):
+        lab.up(changed(good, "a", steps=steps), a="provision")
+    lab.run("a", "touch", "/root/allowed")
+    lab.up(a="provision")
+    assert lab.run("a", "cat", "/root/count") == "once"
+    lab.plan = good
+
+
+def test_restart_changes_hardware_and_keeps_the_disk(lab: Lab) -> None:
+    before = lab.generations()
+    plan = changed(lab.plan, "b", memory=lab.plan.machine("b").memory + (32 << 20))
+    if lab.subject.real:
+        lab.run("b", "touch", "/root/kept")
+    lab.up(plan, b="restart")
+    after = lab.generations()
+    assert after["a"] == before["a"] and after["b"] != before["b"]
+    if lab.subject.real:
+        lab.run("b", "ls", "/root/kept")
+
+
+def test_removed_machine_is_gone(lab: Lab) -> None:
+    whole = lab.plan
+    alone = replace(whole, machines=whole.machines[:1], waves=(("a",),))
+    assert lab.provider.observe(alone).leftovers != ()
+    lab.up(alone, b="remove")
+    assert lab.states() == {"a": "running"}
+    assert lab.provider.observe(alone).leftovers == ()
+    lab.up(whole, b="create")
+    assert lab.states() == {"a": "running", "b": "running"}
+
+
+def test_down_keeps_disks_and_up_starts_again(lab: Lab) -> None:
+    if lab.subject.real:
+        lab.run("a", "touch", "/root/before-down")
+    lab.provider.down(lab.plan, ["a"])
+    assert lab.states() == {"a": "stopped", "b": "running"}
+    lab.provider.down(lab.plan, ["a", "b"])
+    lab.provider.down(lab.plan, ["a", "b"])
+    assert lab.states() == {"a": "stopped", "b": "stopped"}
+    lab.up()
+    assert lab.states() == {"a": "running", "b": "running"}
+    if lab.subject.real:
+        lab.run("a", "ls", "/root/before-down")
+
+
+def test_replace_makes_the_disk_anew(lab: Lab) -> None:
+    if lab.subject.real:
+        lab.run("a", "touch", "/root/old")
+    before = lab.generations()
+    lab.up(a="replace")
+    assert lab.generations()["a"] != before["a"]
+    if lab.subject.real:
+        assert lab.provider.execute(lab.plan, "a", ["test", "-e", "/root/old"]).code == 1
+
+
+def test_two_instances_share_nothing(lab: Lab, tmp_path: Path) -> None:
+    plan = two_machines(lab.subject, instance="other")
+    plan = replace(plan, machines=plan.machines[:1], waves=(("a",),))
+    other = Lab(lab.subject, tmp_path / "engine", tmp_path, plan)
+    before = lab.generations()
+    try:
+        other.up(a="create")
+        assert other.states() == {"a": "running"}
+        if lab.subject.real:
+            ours, theirs = (one.provider.endpoint(one.plan, "a") for one in (lab, other))
+            assert ours.port != theirs.port
+            assert login(replace(theirs, identity=ours.identity), "true").returncode == 255
+            # the same network, the same subnet: nobody there
+            assert lab.provider.execute(other.plan, "a", ["true"]).code == 0
+            assert other.provider.execute(other.plan, "a", ["ping", "-c1", "-W2", "10.1.0.2"]).code != 0
+            assert lab.provider.execute(lab.plan, "a", ["ping", "-c1", "-W5", "10.1.0.2"]).code == 0
+    finally:
+        other.provider.destroy()
+    assert lab.subject.traces(other.workdir) == []
+    assert lab.generations() == before
+
+
+def test_destroy_leaves_nothing_and_may_be_repeated(lab: Lab, tmp_path: Path) -> None:
+    gone = Lab(lab.subject, tmp_path / "engine", tmp_path, lab.plan)
+    gone.provider.destroy()
+    gone.provider.destroy()
+    assert lab.subject.traces(gone.workdir) == []
+    assert set(gone.states().values()) == {"absent"}
+
+
+def login(endpoint: Endpoint, command: str) -> subprocess.CompletedProcess[bytes]:
+    """Log in over SSH as an endpoint says, trusting nothing but its pinned host key."""
+    options = {
+        "IdentitiesOnly": "yes",
+        "BatchMode": "yes",
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": str(endpoint.known_hosts),
+        "GlobalKnownHostsFile": "none",
+        "ConnectTimeout": "30",
+    }
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    argv = ["ssh", "-F", "none", *words, "-i", str(endpoint.identity), "-p", str(endpoint.port)]
+    return subprocess.run(
+        [*argv, f"{endpoint.user}@{endpoint.host}", command], capture_output=True, timeout=60, check=False
+    )
