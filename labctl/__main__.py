@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -23,11 +24,20 @@ def main() -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command line and give its exit code; nothing escapes as a traceback."""
-    if hasattr(signal, "SIGTERM"):
-        with contextlib.suppress(ValueError):  # not in the main thread: somebody embeds us and handles signals itself
-            signal.signal(signal.SIGTERM, _as_interrupt)
+    interrupted = threading.Event()
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(ValueError):  # not in the main thread: somebody embeds us and handles signals itself
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, interrupt)
     try:
-        return _dispatch(argv)
+        code = _dispatch(argv)
+        if interrupted.is_set():  # Typer turns an interrupt into an exit code that a guest's command may have too
+            raise KeyboardInterrupt
+        return code
     except LabctlError as error:
         _say(error)
         return int(error.exit_code)
@@ -82,10 +92,6 @@ def _keep_traceback() -> Path:
         encoding="utf-8",
     )
     return path
-
-
-def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

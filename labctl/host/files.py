@@ -37,6 +37,15 @@ def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
             Path(temporary).unlink()
 
 
+def append(path: Path, content: bytes) -> None:
+    """Add to the end of a log. Raises HostError on a full disk."""
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+    except OSError as error:
+        raise explained(path, error) from error
+
+
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
     """``write_atomic`` of a value as indented JSON."""
     write_atomic(path, json.dumps(value, indent=2, sort_keys=True) + "\n", mode=mode)

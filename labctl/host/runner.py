@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -121,7 +122,11 @@ class Runner:
         cwd: Path | None = None,
     ) -> subprocess.Popen[bytes]:
         """Start a program that outlives labctl: own session, no standard input, its output appended to ``output``."""
-        with output.open("ab") as sink:
+        try:
+            opened = output.open("ab")
+        except OSError as error:
+            raise HostError(f"cannot write {output}: {error.strerror}") from error
+        with opened as sink:
             process = self._popen(argv, False, cwd, pass_fds, sink, stderr=sink, stdin=subprocess.DEVNULL)
         self._note(tuple(str(a) for a in argv), f"pid {process.pid}", 0.0)
         return process
@@ -163,7 +168,8 @@ class Runner:
         if self.log is None:
             return
         line = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} [{outcome}] {seconds:.2f}s {shlex.join(shown)}\n"
-        with _LOG_LOCK, self.log.open("a", encoding="utf-8") as log:
+        # a full disk is reported by whoever writes something that matters
+        with contextlib.suppress(OSError), _LOG_LOCK, self.log.open("a", encoding="utf-8") as log:
             log.write(line)
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from labctl.errors import ImageError
 from labctl.host.runner import Argument, CommandError, Runner
+from labctl.images.host_tools import full_disk
 
 Format = Literal["qcow2", "raw", "vmdk"]
 
@@ -25,7 +26,8 @@ _INFO_MEMORY = 2 << 30  # what OpenStack's limits for the same call amount to, d
 def convert(source: Path, target: Path, runner: Runner) -> Format:
     """Write a qcow2, raw or VMDK file as a qcow2 that refers to no other file; returns what it was.
 
-    Raises ImageError for anything that refers to other files, is encrypted or damaged, or has another format.
+    Raises ImageError for anything that refers to other files, is encrypted or damaged, or has another format, and
+    HostError on a full disk.
     """
     kind = examine(source)
     size = _virtual_size(source, kind, runner)
@@ -34,7 +36,8 @@ def convert(source: Path, target: Path, runner: Runner) -> Format:
     try:
         runner.run(["qemu-img", "convert", "-f", kind, "-O", "qcow2", source, target], timeout=_CONVERT_SECONDS)
     except CommandError as error:
-        raise ImageError(f"{source} cannot be read as {kind}", details=error.result.last_words()) from error
+        unreadable = ImageError(f"{source} cannot be read as {kind}", details=error.result.last_words())
+        raise full_disk(error) or unreadable from error
     return kind
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from labctl.errors import HostError
 from labctl.host import files
-from labctl.host.runner import Runner
+from labctl.host.runner import CommandError, Runner
 from labctl.images import leftovers
 
 # Where Debian keeps programs for administrators; an ordinary user's PATH lacks it.
@@ -32,6 +33,8 @@ class Missing:
 
 def missing() -> tuple[Missing, ...]:
     """What keeps this host from building images, or makes them worse. Starts no program."""
+    if sys.platform != "linux":
+        return (Missing("Linux: images are built there", "labctl image pull, or labctl image import"),)
     packages = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils", "tar": "tar"}
     if not _is_root():
         packages |= {"newuidmap": "uidmap", "fakeroot": "fakeroot"}
@@ -91,14 +94,40 @@ def scratch(subject: str, runner: Runner) -> Iterator[Path]:
 
 
 def remove_build_tree(folder: Path, runner: Runner) -> None:
-    """Remove a folder that may hold files of the ids that a build without root runs under."""
+    """Remove a folder that may hold files of the ids that a build without root runs under.
+
+    What cannot be removed yet, because a killed build is still ending, is left to the next build.
+    """
+    if _has_mounts(folder):
+        return
     try:
         files.remove_tree(folder)
-    except PermissionError:
-        # Those ids' own files can only be removed as root of their user namespace.
-        inside = [str(path) for path in folder.glob("mmdebstrap.*")]
-        runner.run(["mmdebstrap", "--unshare-helper", "rm", "-rf", "--", *inside], check=False, timeout=300)
+    except OSError:
+        if not _is_root():
+            # Those ids' own files can only be removed as root of their user namespace.
+            inside = [str(path) for path in folder.glob("mmdebstrap.*")]
+            runner.run(["mmdebstrap", "--unshare-helper", "rm", "-rf", "--", *inside], check=False, timeout=300)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_mounts(folder: Path) -> bool:
+    """Whether anything is mounted below. A build mounts in a namespace of its own; this makes sure before deleting."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.split()[1].startswith(f"{folder}/") for line in mounts)
+
+
+def full_disk(error: CommandError) -> HostError | None:
+    """What to say where a program failed because it could not write; None where something else was wrong."""
+    if b"No space left on device" not in error.result.stderr:
+        return None
+    return HostError(
+        "the disk is full: the image cannot be made",
+        details=error.result.last_words(2),
+        hint="Free 2 GiB and repeat the command; nothing was left behind.",
+    )
 
 
 def _rootless() -> list[Missing]:

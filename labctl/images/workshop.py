@@ -14,7 +14,7 @@ from labctl.errors import ImageError
 from labctl.events import Event, Listener
 from labctl.host import files
 from labctl.host.runner import Runner
-from labctl.images import build, catalogue, disk, fetch, host_tools
+from labctl.images import bootstrap, catalogue, disk, fetch, host_tools
 from labctl.images.downloads import Downloads
 from labctl.images.model import Download, Entry, Recipe
 from labctl.images.store import DISK, INITRD, KERNEL, ROOT_TAR, Store, Stored
@@ -102,20 +102,20 @@ class Workshop:
         elif recipe.base:
             base = self._recipe(entries[recipe.base], (), entries, since)
         release = str(base.details["release"]) if base else recipe.release
-        job = build.RootJob(entry.name, release, packages or recipe.packages, base.path(ROOT_TAR) if base else None)
-        key = _key("root", build.tool_digest(), base.digest if base else release, *job.packages)
+        job = bootstrap.RootJob(entry.name, release, packages or recipe.packages, base.path(ROOT_TAR) if base else None)
+        key = _key("root", bootstrap.tool_digest(), base.digest if base else release, *job.packages)
         what = f"adding {', '.join(job.packages)}" if base else f"building from packages of Debian {release}"
         return self._once(entry.name, key, what, lambda: self._build(entry, job, key, base, packages), since)
 
     def _build(
-        self, entry: Entry, job: build.RootJob, key: str, base: Stored | None, packages: tuple[str, ...]
+        self, entry: Entry, job: bootstrap.RootJob, key: str, base: Stored | None, packages: tuple[str, ...]
     ) -> Stored:
         host_tools.require()
         downloads = Downloads(self.store.root.parent / "packages")
         with self.store.draft(entry.name) as draft, host_tools.scratch(entry.name, self.runner) as scratch:
-            build.make_root(job, draft, scratch, downloads, self.runner)
+            bootstrap.make_root(job, draft, scratch, downloads, self.runner)
             self.listener(Event("progress", "image", entry.name, "making the disk"))
-            build.make_disk(draft, scratch, self.runner, boot_files=base is None)
+            bootstrap.make_disk(draft, scratch, self.runner, boot_files=base is None)
             if base is not None:
                 for name in (KERNEL, INITRD):
                     _link(base.folder / name, draft / name)
@@ -123,7 +123,7 @@ class Workshop:
                 (draft / ROOT_TAR).unlink()  # nothing is ever built on top of a machine's own packages
             source = "packages" if packages else "recipe"
             details = {"release": job.release, "packages": list(job.packages), "base": base.digest if base else ""}
-            new = _new(entry.name, key, source, user=entry.user, cmdline=build.CMDLINE, details=details)
+            new = _new(entry.name, key, source, user=entry.user, cmdline=bootstrap.CMDLINE, details=details)
             return self.store.keep(draft, new)
 
     def _once(self, name: str, key: str, what: str, make: Callable[[], Stored], since: float = 0.0) -> Stored:

@@ -12,6 +12,8 @@ from labctl.verify.model import Control, Evidence, Finding, ProbedFlow, Report, 
 REPORT_VERSION = 1
 _MARK = {Verdict.PASS: "✓", Verdict.FAIL: "✗", Verdict.INCONCLUSIVE: "?"}
 _STYLE = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCONCLUSIVE: "yellow"}
+# Piped output must not be folded to a screen that is not there.
+_PIPED_WIDTH = 240
 _MOST_TARGETS = 12  # columns that a terminal can show
 
 
@@ -47,6 +49,8 @@ def show(report: Report, file: IO[str] | None = None) -> None:
     from rich.text import Text
 
     console = Console(file=file, highlight=False)
+    if not console.is_terminal:
+        console = Console(file=file, highlight=False, width=_PIPED_WIDTH)
     console.print(_matrix(report))
     for worst in (Verdict.FAIL, Verdict.INCONCLUSIVE):
         for finding in report.host_evidence:
@@ -79,9 +83,9 @@ def _matrix(report: Report) -> Any:
         title=f"{report.lab}/{report.instance}: from ↓ to →",
         caption="flows: + pass as allowed, - shown to be closed, ✗ FAIL, ? INCONCLUSIVE",
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for target in [*targets, "all"]:
-        table.add_column(Text(target), justify="center")
+        table.add_column(Text(target), justify="center", overflow="fold")
     for source in sources:
         everything = [flow for flow in report.flows if flow.source == source]
         row = [_cell(cells.get((source, target), [])) for target in targets]

@@ -16,6 +16,7 @@ from labctl.providers.base import BootImage, Provider
 from labctl.providers.fake.provider import FakeProvider
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.provider import QemuProvider
+from tests.support.images import debian
 
 
 class Subject(ABC):
@@ -74,8 +75,6 @@ class QemuSubject(Subject):
         return QemuProvider(workdir)
 
     def image(self) -> BootImage:
-        from tests.support.images import debian
-
         return debian()
 
     def kill(self, provider: Provider, plan: LabPlan, machine: str) -> None:
@@ -89,7 +88,7 @@ class QemuSubject(Subject):
         return next(s.pid for s in provider.observe(plan).machines if s.name == machine)
 
     def traces(self, workdir: Path) -> list[str]:
-        """Folders, and processes that have the instance's mark or folder in their arguments, holders of namespaces too."""
+        """Folders, and processes with the instance's mark or folder in their arguments, holders of namespaces too."""
         mark = Layout.of(workdir).mark.removeprefix("labctl-")
         found = [str(path) for path in (workdir, runtime_root() / mark) if path.exists()]
         for process in psutil.process_iter(["cmdline", "status"]):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from labctl.errors import GuestError, ProviderError
@@ -143,6 +146,32 @@ def test_endpoint_logs_in_with_the_key_and_the_pinned_host_key(lab: Lab) -> None
         return
     for name in ("a", "b"):
         assert login(lab.provider.endpoint(lab.plan, name), "hostname").stdout.decode().strip() == name
+
+
+@REAL
+def test_management_path_leads_nowhere(lab: Lab) -> None:
+    """Root in a guest gets nothing from the engine's gateway: not the host, its resolver, files, or another guest.
+
+    The first line is the control: the same program does get an answer from a server that it may reach.
+    """
+    management = lab.plan.management
+    other = lab.provider.endpoint(lab.plan, "b").port
+    with socket.create_server(("", 0)) as canary:
+        canary.settimeout(0.1)
+        here = canary.getsockname()[1]
+        targets = [("tcp", "10.1.0.2", 22)]
+        targets += [("tcp", str(management.host), port) for port in (here, other, 22, 53, 139, 445)]
+        targets += [("tcp", address, here) for address in own_addresses()]
+        targets += [("tcp", str(management.dns), 53), ("udp", str(management.dns), 53)]
+        targets += [("udp", str(management.host), 53)]
+        text = repr([lab.plan.management.device, str(management.host), targets])
+        result = lab.provider.execute(lab.plan, "a", ["python3", "-c", PROBE, text], timeout=60)
+        assert result.code == 0, result
+        answers = ast.literal_eval(result.stdout.decode())
+        assert answers[0].startswith("SSH-"), answers
+        assert set(answers[1:]) == {""}, dict(zip(map(str, targets), answers, strict=True))
+        with pytest.raises(TimeoutError):
+            canary.accept()
 
 
 @REAL
@@ -292,6 +321,37 @@ def test_destroy_leaves_nothing_and_may_be_repeated(lab: Lab, tmp_path: Path) ->
     gone.provider.destroy()
     assert lab.subject.traces(gone.workdir) == []
     assert set(gone.states().values()) == {"absent"}
+
+
+# For the guest's python3-minimal, which has no json: sends what a caller would send over the management NIC, and prints
+# what came back, one answer per target.
+PROBE = """
+import ast, socket, subprocess, sys
+device, gateway, targets = ast.literal_eval(sys.argv[1])
+query = b"\\x12\\x34\\x01\\0\\0\\1\\0\\0\\0\\0\\0\\0\\7example\\3org\\0\\0\\1\\0\\1"
+answers = []
+for number, (kind, address, port) in enumerate(targets):
+    if number:
+        subprocess.run(["ip", "route", "replace", address + "/32", "via", gateway, "dev", device, "onlink"])
+    with socket.socket(type=socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as caller:
+        caller.settimeout(5 if number == 0 else 1)
+        try:
+            caller.connect((address, port))
+            if kind == "udp":
+                caller.send(query)
+            answers.append(caller.recv(100).decode("latin-1"))
+        except OSError:
+            answers.append("")
+    if number:
+        subprocess.run(["ip", "route", "del", address + "/32"])
+print(answers)
+"""
+
+
+def own_addresses() -> list[str]:
+    """The host's own IPv4 addresses but for the loopback's."""
+    found = (a.address for all_of in psutil.net_if_addrs().values() for a in all_of if a.family == socket.AF_INET)
+    return [address for address in found if not address.startswith("127.")]
 
 
 def login(endpoint: Endpoint, command: str) -> subprocess.CompletedProcess[bytes]:

@@ -22,6 +22,7 @@ from labctl.providers.qemu.jsonline import Channel, ChannelError, ChannelTimeout
 _LIMIT = 48 << 20
 _CHUNK = 192 << 10
 _ANSWER = 20.0
+_REPEAT = 15.0
 _POLL_FIRST, _POLL_LAST = 0.02, 0.25
 
 
@@ -47,16 +48,18 @@ class Agent:
         """Wait until the agent answers.
 
         The request waits in the socket until the guest opens its port, so one is enough while a guest boots; it is
-        repeated now and then for an agent that restarted. Raises GuestError.
+        repeated now and then for an agent that restarted. Only the last one's answer counts: those before it are
+        answered before it, and none may be left over for the calls that follow. Raises GuestError.
         """
         deadline = time.monotonic() + timeout
-        number, repeat = secrets.randbelow(1 << 31), 0.0
+        number, repeat = 0, 0.0
         while time.monotonic() < deadline:
             try:
                 if time.monotonic() >= repeat:
+                    number = secrets.randbelow(1 << 31)
                     # 0xFF makes the agent's parser drop whatever a former session left unfinished
                     self._channel.send({"execute": "guest-sync-delimited", "arguments": {"id": number}}, prefix=b"\xff")
-                    repeat = time.monotonic() + 15
+                    repeat = time.monotonic() + _REPEAT
                 if self._synchronised(number):
                     return
             except ChannelError as error:
@@ -79,17 +82,32 @@ class Agent:
 
     def call(self, command: str, *, timeout: float = _ANSWER, **arguments: Any) -> Any:
         """Run an agent command and give its ``return`` value. Underscores in argument names stand for dashes."""
-        request: dict[str, Any] = {"execute": command}
+        number = secrets.randbelow(1 << 31)
+        request: dict[str, Any] = {"execute": command, "id": number}
         if arguments:
             request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
         try:
             self._channel.send(request, timeout=timeout)
-            answer = self._channel.receive(timeout)
+            answer = self._answer(number, timeout)
         except ChannelError as error:
             raise GuestError(f"the guest agent did not answer {command}: {error}") from error
         if "return" in answer:
             return answer["return"]
         raise GuestError(f"the guest agent refused {command}", details=str(answer.get("error"))[:2000])
+
+    def _answer(self, number: int, timeout: float) -> dict[str, Any]:
+        """The answer to request ``number``.
+
+        An interrupted session may leave answers behind, its parse errors among them, which come without a number.
+        Agents older than QEMU 4.0 number nothing, so another answer without one is taken as ours.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            answer = self._channel.receive(max(0.0, deadline - time.monotonic()))
+            if answer.get("id") == number:
+                return answer
+            if "id" not in answer and "JSON parse error" not in str(answer.get("error")):
+                return answer
 
     def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> ExecResult:
         """Run a program as root and give what it wrote, at most 16 MiB of each stream. Raises GuestError.

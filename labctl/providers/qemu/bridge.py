@@ -20,7 +20,7 @@ from typing import Any
 
 from labctl.errors import HostError, LabctlError
 from labctl.host import netns
-from labctl.host.files import write_json
+from labctl.host.files import write_atomic, write_json
 from labctl.host.netns import Action, Namespace
 from labctl.host.processes import ProcessId, marked
 from labctl.host.runner import CommandError, Runner
@@ -118,7 +118,7 @@ class BridgeWires(Wires):
         return self._layout.workdir / "namespace.json"
 
     def _create(self) -> Namespace:
-        self._marker.touch()
+        write_atomic(self._marker, b"")
         namespace = netns.create(self._marker, user=needs_user_namespace(), runner=self._runner)
         write_json(
             self._note, {"pid": namespace.holder.pid, "started": namespace.holder.started, "user": namespace.user}

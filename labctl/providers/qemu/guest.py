@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labctl.errors import GuestError
+from labctl.host.files import append
 from labctl.plan import guest as personalities
 from labctl.plan.guest import GuestFile, GuestStep, Personality
 from labctl.plan.model import MachinePlan
@@ -24,11 +25,19 @@ _STEP_SECONDS = 1800.0
 _SPOOL = "/run/labctl"
 _PACK = "/run/labctl.tar"
 _UNPACK = "tar -xpf - -C /"
+# A labctl that was interrupted has left its program running, for the agent cannot stop one: let it end first. As the
+# shell becomes the script by exec, its process number stays the same.
+_TURN = (
+    f"mkdir -p -m 0700 {_SPOOL}; if [ -e {_SPOOL}/pid ]; then read -r pid <{_SPOOL}/pid; "
+    f'while [ -d "/proc/$pid" ]; do sleep 0.2; done; fi; echo $$ >{_SPOOL}/pid'
+)
 # What an agent's own environment lacks and scripts expect.
 _ENVIRONMENT = "export HOME=/root USER=root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The agent takes a program's whole input in one message, which the guest holds in memory several times over.
 _STDIN_LIMIT = 256 << 10
 _LAST_LINES = 12
+# What is noted as done must be on the disk: a QEMU that is killed loses what its guest has not written out.
+_KEEP = "\nsync\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class Wanted:
 
     @classmethod
     def of(cls, job: Job, machine: MachinePlan, access: Access) -> Wanted:
-        """Compute it from the plan and the files that provisioning steps name. Raises UsageError where one is missing."""
+        """Compute it from the plan and the files that steps name. Raises UsageError where one is missing."""
         personality = personalities.personality(
             job.plan,
             machine,
@@ -86,9 +95,11 @@ def _deliver(session: Agent, files: tuple[GuestFile, ...], script: str, *, timeo
     pack = _packed(files, script)
     run = f"{_ENVIRONMENT}; cd /root; exec /bin/sh -e {_SPOOL}/run.sh </dev/null 2>&1"
     if len(pack) <= _STDIN_LIMIT:
-        return session.execute(["/bin/sh", "-ec", f"umask 022; {_UNPACK}; {run}"], stdin=pack, timeout=timeout)
+        return session.execute(["/bin/sh", "-ec", f"umask 022; {_TURN}; {_UNPACK}; {run}"], stdin=pack, timeout=timeout)
     session.write(_PACK, pack)
-    return session.execute(["/bin/sh", "-ec", f"umask 022; {_UNPACK} <{_PACK}; rm {_PACK}; {run}"], timeout=timeout)
+    return session.execute(
+        ["/bin/sh", "-ec", f"umask 022; {_TURN}; {_UNPACK} <{_PACK}; rm {_PACK}; {run}"], timeout=timeout
+    )
 
 
 def _packed(files: tuple[GuestFile, ...], script: str) -> bytes:
@@ -101,7 +112,7 @@ def _packed(files: tuple[GuestFile, ...], script: str) -> bytes:
         owners = "".join(
             f"chown -- {shlex.quote(f.owner)} {shlex.quote(f.path)}\n" for f in files if f.owner != "root:root"
         )
-        _add(pack, f"{_SPOOL}/run.sh", (owners + script).encode(), 0o700, "root", "root")
+        _add(pack, f"{_SPOOL}/run.sh", (owners + script + _KEEP).encode(), 0o700, "root", "root")
     return buffer.getvalue()
 
 
@@ -113,8 +124,7 @@ def _add(pack: tarfile.TarFile, path: str, content: bytes, mode: int, user: str,
 
 def _judge(name: str, title: str, result: ExecResult, log: Path) -> None:
     output = result.stdout + result.stderr
-    with log.open("ab") as file:
-        file.write(f"==> {time.strftime('%Y-%m-%dT%H:%M:%S')} {title} [{result.code}]\n".encode() + output)
+    append(log, f"==> {time.strftime('%Y-%m-%dT%H:%M:%S')} {title} [{result.code}]\n".encode() + output + b"\n")
     if result.code != 0:
         lines = output.decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
         shown = "\n".join("".join(c if c.isprintable() else " " for c in line) for line in lines)

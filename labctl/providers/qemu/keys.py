@@ -10,11 +10,10 @@ from labctl.host.runner import Runner
 
 def ensure(path: Path, *, comment: str, runner: Runner) -> None:
     """Make an ed25519 pair, ``path`` (0600) and ``path.pub``, unless it is there."""
-    public = path.with_name(f"{path.name}.pub")
-    if path.exists() and public.exists():
+    if there(path):
         return
     path.unlink(missing_ok=True)  # half a pair: a crash between the two files
-    public.unlink(missing_ok=True)
+    _public_file(path).unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     runner.run(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path],
@@ -22,9 +21,14 @@ def ensure(path: Path, *, comment: str, runner: Runner) -> None:
     )
 
 
+def there(path: Path) -> bool:
+    """Whether both halves of a pair exist."""
+    return path.exists() and _public_file(path).exists()
+
+
 def public(path: Path) -> str:
     """The public line of a pair."""
-    return path.with_name(f"{path.name}.pub").read_text(encoding="utf-8").strip()
+    return _public_file(path).read_text(encoding="utf-8").strip()
 
 
 def pin(known_hosts: Path, host: str, port: int, host_key: Path) -> None:
@@ -33,3 +37,7 @@ def pin(known_hosts: Path, host: str, port: int, host_key: Path) -> None:
     line = f"[{host}]:{port} {kind} {key}\n"
     if not known_hosts.exists() or known_hosts.read_text(encoding="utf-8") != line:
         write_atomic(known_hosts, line, mode=0o600)
+
+
+def _public_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.pub")

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl.host.files import private_folder
+from labctl.host.files import private_folder, write_atomic
 from labctl.host.folders import runtime_root
 
 
@@ -93,7 +93,7 @@ class Layout:
         """Make the folders."""
         private_folder(self.workdir)
         private_folder(self.machines)
-        (self.workdir / "runtime").write_text(f"{self.runtime}\n", encoding="utf-8")
+        write_atomic(self.workdir / "runtime", f"{self.runtime}\n")
         private_folder(self.runtime)
 
     @property

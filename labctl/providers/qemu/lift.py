@@ -47,41 +47,43 @@ class Lift:
         """
         machine, action = self.job.plan.machine(name), self.job.actions.get(name, "keep")
         record = self._disk(machine, action, records.read(self.layout, name))
-        record = self._process(machine, action, record)
+        record, fresh = self._process(machine, action, record)
         if record.complete and action == "keep":
-            return
+            self._await_login(record, fresh)
+        else:
+            self._contents(machine, record, fresh)
+
+    def _contents(self, machine: MachinePlan, record: MachineRecord, fresh: bool) -> None:
+        """What is inside the running guest: configuration, then provisioning once the guest has booted."""
         wanted = guest.Wanted.of(self.job, machine, self._access(machine, record))
         if record.complete and wanted.applied(record):
+            self._await_login(record, fresh)
             return
         record = records.write(self.layout, replace(record, complete=False))
-        with agent(self.layout.machine(name).agent, timeout=_BOOT_SECONDS, alive=self._alive(record)) as session:
+        socket, alive = self.layout.machine(machine.name).agent, self._alive(record)
+        with agent(socket, timeout=_BOOT_SECONDS, alive=alive) as session:
             record = self._configure(session, record, wanted)
+            self._await_login(record, fresh)
             record = self._provision(session, record, wanted)
-        self._await_login(record)
         records.write(self.layout, replace(record, complete=True))
 
     def _disk(self, machine: MachinePlan, action: Action, record: MachineRecord | None) -> MachineRecord:
-        """The machine's disks, made anew where the action says so or where there are none.
-
-        A disk of a ``replace`` that was interrupted after it was made is not made a second time.
-        """
+        """The machine's disks, made anew where the action says so or where there are none."""
         image = self.job.images.get(machine.name)
-        whole = record is not None and record.disk != "" and self.layout.machine(machine.name).overlay.exists()
-        fresh = whole and image is not None and record is not None and record.disk == disks.key(machine, image)
-        if (
-            record is not None
-            and whole
-            and (action not in ("create", "replace") or (fresh and (action == "create" or not record.complete)))
-        ):
-            return record
+        if record is not None and record.disk and self.layout.machine(machine.name).overlay.exists():
+            made_from_this = image is not None and record.disk == disks.key(machine, image)
+            # a disk of a replace that was interrupted after it was made is not made a second time
+            again = action == "replace" and record.complete
+            if action not in ("create", "replace") or (made_from_this and not again):
+                return record
         if image is None:
             raise ProviderError(f"{machine.name} has no disk and no image to make one from")
         if record is not None:
             vm.stop(self.layout, record, graceful=False)
         return disks.create(self.layout, machine, image, runner=self.runner)
 
-    def _process(self, machine: MachinePlan, action: Action, record: MachineRecord) -> MachineRecord:
-        """The machine's process, on hardware as planned."""
+    def _process(self, machine: MachinePlan, action: Action, record: MachineRecord) -> tuple[MachineRecord, bool]:
+        """The machine's process, on hardware as planned, and whether it may be booting still."""
         self.stop.check()
         process = vm.find(self.layout, record)
         if process is not None and self._must_restart(machine, action, record):
@@ -95,7 +97,8 @@ class Lift:
         record = vm.start(self.layout, self.wires, self.job.plan, machine, record, self.accelerator, runner=self.runner)
         with agent(self.layout.machine(machine.name).agent, timeout=_BOOT_SECONDS, alive=self._alive(record)):
             self._say("done", "boot", machine.name, seconds=time.monotonic() - began)
-        return record
+        # Configured again after every boot: whatever root did in there, the machine starts as planned.
+        return records.write(self.layout, replace(record, personality="", complete=False)), True
 
     def _must_restart(self, machine: MachinePlan, action: Action, record: MachineRecord) -> bool:
         if action in ("create", "replace", "restart") and record.hardware != vm.hardware_digest(
@@ -105,11 +108,12 @@ class Lift:
         plugged = self.wires.ports(self.job.plan)
         return any(port_of(machine.name, interface.device) not in plugged for interface in machine.interfaces)
 
-    def _adopted(self, record: MachineRecord, process: ProcessId) -> MachineRecord:
+    def _adopted(self, record: MachineRecord, process: ProcessId) -> tuple[MachineRecord, bool]:
         """Note a process that was started by a labctl which was killed before it could note it."""
         if record.process == process:
-            return record
-        return records.write(self.layout, replace(record, wanted="running", pid=process.pid, started=process.started))
+            return record, not record.complete
+        noted = replace(record, wanted="running", pid=process.pid, started=process.started)
+        return records.write(self.layout, noted), True
 
     def _access(self, machine: MachinePlan, record: MachineRecord) -> guest.Access:
         files = self.layout.machine(machine.name)
@@ -147,8 +151,13 @@ class Lift:
         self._say("done", "provision", record.name, seconds=time.monotonic() - began)
         return record
 
-    def _await_login(self, record: MachineRecord) -> None:
-        """Wait for the guest's SSH server, which may start after its agent; a foreign image may have none."""
+    def _await_login(self, record: MachineRecord, fresh: bool) -> None:
+        """Wait for the SSH server of a guest that may be booting still, as it starts after the agent.
+
+        An image from elsewhere may have none: that is a warning.
+        """
+        if not fresh:
+            return
         alive, deadline = self._alive(record), time.monotonic() + _LOGIN_SECONDS
         while not ports.greets(record.port, timeout=10):
             if not alive():
@@ -157,12 +166,8 @@ class Lift:
                     f"the process of {record.name} ended", details=vm.tail(self.layout.machine(record.name).log)
                 )
             if time.monotonic() > deadline:
-                self._say(
-                    "warning",
-                    "login",
-                    record.name,
-                    f"no SSH server answers after {_LOGIN_SECONDS:g} s; labctl exec and console work",
-                )
+                said = f"no SSH server answers after {_LOGIN_SECONDS:g} s; labctl exec and console work"
+                self._say("warning", "login", record.name, said)
                 return
             time.sleep(0.2)
 

@@ -45,6 +45,6 @@ def _lacks() -> Iterator[Lack]:
     if lack := bridge_lack():
         yield Lack(
             f"no bridge wires ({lack})",
-            "Networks are hubs; labs with `promiscuous` or `peers: false` need root, or user namespaces and /dev/net/tun.",
+            "Networks are hubs; `promiscuous` and `peers: false` need root, or user namespaces and /dev/net/tun.",
             fatal=False,
         )

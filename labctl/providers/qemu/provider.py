@@ -101,6 +101,8 @@ class QemuProvider(Provider):
     def endpoint(self, plan: LabPlan, machine: str) -> Endpoint:
         record = self._running(plan, machine)
         files = self._layout.machine(machine)
+        if not (self._layout.key.exists() and keys.there(files.host_key)):
+            raise ProviderError(f"{machine} is not configured yet", hint="labctl up goes on where it was interrupted.")
         keys.pin(files.known_hosts, "127.0.0.1", record.port, files.host_key)
         return Endpoint("127.0.0.1", record.port, record.boot_image.user, self._layout.key, files.known_hosts)
 

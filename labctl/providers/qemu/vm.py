@@ -12,6 +12,7 @@ from pathlib import Path
 
 from labctl.errors import GuestError, LabctlError, ProviderError
 from labctl.host import ports
+from labctl.host.files import write_atomic
 from labctl.host.processes import ProcessId, marked
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
@@ -139,8 +140,7 @@ def _spawn(
     try:
         seat = Seat(accelerator, record.port, files, ends.netdevs, layout.process_mark(machine.name))
         argv = machine_argv(plan, machine, record.boot_image, seat)
-        with files.log.open("wb"):  # one log per start: its last words must be about this process
-            pass
+        write_atomic(files.log, b"")  # one log per start: its last words must be about this process
         return runner.spawn(argv, output=files.log, pass_fds=ends.fds)
     finally:
         for fd in ends.fds:

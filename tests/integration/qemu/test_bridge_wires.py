@@ -13,6 +13,7 @@ import pytest
 
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
+from labctl.providers.qemu import bridge
 from labctl.providers.qemu.bridge import BridgeWires, port_of, trial
 from labctl.providers.qemu.layout import Layout
 from tests.support import plans
@@ -193,6 +194,23 @@ def test_an_instance_has_a_namespace_of_its_own(plant: Plant, tmp_path: Path) ->
         other.wires.destroy()
         other.unplug("b")
     assert plant.send("a", plant.mac("b")) == {"b": 1, "sensor": 1}
+
+
+def test_wires_need_no_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user namespace around the network's gives its owner the rights inside and nowhere else."""
+    monkeypatch.setattr(bridge, "needs_user_namespace", lambda: True)
+    assert trial(Runner()) == ""
+    plant = Plant(tmp_path / "engine", plan())
+    try:
+        plant.wires.prepare(plant.plan)
+        plant.plug("a", "b", "c", "sensor", "p", "q", "r")
+        assert plant.send("a", plant.mac("b")) == {"b": 1, "sensor": 1}
+        assert plant.send("p", BROADCAST) == {"r": 1}
+        assert plant.wires._namespace().user  # type: ignore[union-attr]
+    finally:
+        plant.wires.destroy()
+        for name in list(plant.taps):
+            plant.unplug(name)
 
 
 def _namespace(plant: Plant) -> list[str | int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def argv(plan: LabPlan, image: BootImage = IMAGE, *, accelerator: str = "tcg", f
 
 def value(words: list[str], name: str, having: str = "") -> str:
     """The value of the one option of this name that contains ``having``."""
-    (found,) = [after for word, after in zip(words, words[1:], strict=False) if word == name and having in after]
+    (found,) = [after for word, after in itertools.pairwise(words) if word == name and having in after]
     return found
 
 

@@ -122,6 +122,23 @@ def test_synchronisation_skips_what_a_former_session_left(serve: Callable[..., P
         pass
 
 
+def test_repeated_synchronisation_leaves_no_answer_behind(
+    serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest that boots for long finds several requests waiting and answers them all at once."""
+    monkeypatch.setattr(agent_module, "_REPEAT", 0.3)
+    waiting: list[int] = []
+
+    def answer(request: dict[str, Any]) -> bytes:
+        if request["execute"] != "guest-sync-delimited":
+            return said("pong")
+        waiting.append(request["arguments"]["id"])
+        return b"" if len(waiting) < 3 else b"".join(b"\xff" + said(number) for number in waiting)
+
+    with agent(serve(answer), timeout=20) as session:
+        assert session.call("guest-ping") == "pong"
+
+
 def test_agent_that_never_answers_is_given_up_when_its_process_ends(serve: Callable[..., Path]) -> None:
     asked = iter([True, False])
     with (

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labctl.errors import HostError, ImageError
+from labctl.errors import ImageError
+from labctl.host import files
 from labctl.host.runner import Argument, CommandError, Runner
-from labctl.images import apt, host_tools, initrd, kernel, rootfs
+from labctl.images import apt, capabilities, host_tools, initrd, kernel, rootfs
 from labctl.images.downloads import Downloads
 from labctl.images.store import DISK, INITRD, KERNEL, ROOT_TAR
 
@@ -21,6 +22,8 @@ CMDLINE = (
     " mitigations=off"
 )
 DISK_SIZE = "4G"
+METHOD = 2
+"""Counts up whenever the same packages and files would become another image."""
 
 _FINISH = Path(__file__).parent / "finish.sh"
 _BUILD_SECONDS = 1800.0
@@ -32,8 +35,15 @@ _INSTALL = (
     " apt-get --yes -o Dir::Bin::dpkg=env -o DPkg::Options::=--unset=TMPDIR -o DPkg::Options::=dpkg"
     ' -o DPkg::Chroot-Directory="$1" install -- '
 )
+# Only what this build has downloaded itself is worth carrying out again.
+_FORGET_LENT = (
+    'find "$1/var/cache/apt/archives" "$1/var/lib/apt/lists" -type f ! -cnewer "$1/.lent" -delete; rm "$1/.lent"'
+)
 _NO_PACKAGE = re.compile(r"Unable to locate package (\S+)|Package '?([^' ]+)'? has no installation candidate")
-_MAKE_DISK = 'mkdir "$1" && tar -C "$1" -xf "$2" && mkdir -p "$1/dev" && mke2fs -q -F -t ext4 -J size=16 -L root -d "$1" "$3" "$4"'
+_MAKE_DISK = (
+    'mkdir "$1" && tar -C "$1" -xf "$2" && mkdir -p "$1/dev" &&'
+    ' mke2fs -q -F -t ext4 -J size=16 -L root -d "$1" "$3" "$4"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +59,7 @@ class RootJob:
 def tool_digest() -> str:
     """SHA-256 of all that labctl itself puts into an image: another labctl, another image."""
     parts = [rootfs.early_tar(), rootfs.overlay_tar(), _FINISH.read_bytes(), initrd.INIT.read_bytes()]
-    parts += [CMDLINE.encode(), DISK_SIZE.encode(), _MAKE_DISK.encode()]
+    parts += [CMDLINE.encode(), DISK_SIZE.encode(), _MAKE_DISK.encode(), str(METHOD).encode()]
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
@@ -69,7 +79,7 @@ def make_root(job: RootJob, draft: Path, scratch: Path, downloads: Downloads, ru
     except CommandError as error:
         raise _explained(job, error, downloads) from error
     finally:
-        host_tools.remove_build_tree(staging, runner)
+        files.remove_tree(staging)
 
 
 def argv(job: RootJob, target: Path, staging: Path, lines: Sequence[str], settings: Sequence[str]) -> list[str]:
@@ -84,6 +94,7 @@ def argv(job: RootJob, target: Path, staging: Path, lines: Sequence[str], settin
         '--setup-hook=mkdir -p "$1/dev" "$1/var/cache/apt/archives" "$1/var/lib/apt/lists"',
         f"--setup-hook={_special('sync-in', staging / 'debs', '/var/cache/apt/archives')}",
         f"--setup-hook={_special('sync-in', staging / 'lists', '/var/lib/apt/lists')}",
+        '--setup-hook=: >"$1/.lent"',
     ]
     if job.base:
         # mmdebstrap would install everything it finds in the archives' folder; apt installs what is asked for.
@@ -96,6 +107,7 @@ def argv(job: RootJob, target: Path, staging: Path, lines: Sequence[str], settin
         ]
     return [
         *command,
+        f"--customize-hook={_FORGET_LENT}",
         f"--customize-hook={_special('sync-out', '/var/cache/apt/archives', staging / 'debs')}",
         f"--customize-hook={_special('sync-out', '/var/lib/apt/lists', staging / 'lists')}",
         f"--customize-hook={_special('tar-in', staging / 'overlay.tar', '/')}",
@@ -113,9 +125,10 @@ def make_disk(draft: Path, scratch: Path, runner: Runner, *, boot_files: bool) -
     make: list[Argument] = ["sh", "-c", _MAKE_DISK, "sh", tree, draft / ROOT_TAR, raw, DISK_SIZE]
     try:
         runner.run([*host_tools.as_root(), *make], timeout=_DISK_SECONDS)
+        capabilities.copy(draft / ROOT_TAR, raw, runner)
         runner.run(["qemu-img", "convert", "-O", "qcow2", raw, draft / DISK], timeout=_DISK_SECONDS)
     except CommandError as error:
-        raise _full_disk(error) or error from error
+        raise host_tools.full_disk(error) or error from error
     if boot_files:
         kernels = sorted((tree / "boot").glob("vmlinuz-*"))
         if not kernels:
@@ -130,7 +143,7 @@ def _special(hook: str, *paths: str | Path) -> str:
 
 
 def _explained(job: RootJob, error: CommandError, downloads: Downloads) -> Exception:
-    if full := _full_disk(error):
+    if full := host_tools.full_disk(error):
         return full
     said = error.result.stderr.decode(errors="replace") + error.result.text
     if unknown := _NO_PACKAGE.search(said):
@@ -146,13 +159,4 @@ def _explained(job: RootJob, error: CommandError, downloads: Downloads) -> Excep
         f"the image {job.name} could not be built",
         details=words or error.details,
         hint="Repeat the command: downloaded packages were dropped. If it fails again, check this host's apt sources.",
-    )
-
-
-def _full_disk(error: CommandError) -> HostError | None:
-    if b"No space left on device" not in error.result.stderr:
-        return None
-    return HostError(
-        "the disk is full: the image cannot be built",
-        hint="Free 2 GiB and repeat the command; nothing was left behind.",
     )
