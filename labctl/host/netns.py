@@ -52,15 +52,17 @@ class Namespace:
         return ["nsenter", f"--target={self.holder.pid}", *user, "--net", "--"]
 
 
-def create(marker: Path, *, user: bool, runner: Runner) -> Namespace:
+def create(marker: Path, *, user: bool, runner: Runner, passing: bool = False) -> Namespace:
     """Make a namespace. marker: an existing file; the holder has its path as an argument, by which it is found again.
 
-    user: make a user namespace around it, for those who are not root. Raises HostError.
+    user: make a user namespace around it, for those who are not root. passing: it ends with this process, however that
+    ends. Raises HostError.
     """
     # tail -f is the smallest program that stays, does nothing, and carries a path of ours in its arguments
     owner = ["--user", "--map-root-user"] if user else []
     log = marker.with_suffix(".log")
-    process = runner.spawn(["unshare", *owner, "--net", "--", "tail", "-n0", "-f", marker], output=log)
+    mortal = ["setpriv", "--pdeathsig", "SIGKILL", "--"] if passing else []
+    process = runner.spawn(["unshare", *owner, "--net", "--", *mortal, "tail", "-n0", "-f", marker], output=log)
     deadline = time.monotonic() + 5
     while process.poll() is None and time.monotonic() < deadline:
         holder = ProcessId.of(process.pid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labctl.errors import ImageError
 from labctl.events import Listener, ignore
@@ -11,7 +12,9 @@ from labctl.host.runner import Runner
 from labctl.images import catalogue
 from labctl.images.model import Box, Download, Entry, Image, ImageStatus, Recipe
 from labctl.images.store import Store, Stored
-from labctl.images.workshop import Workshop
+
+if TYPE_CHECKING:
+    from labctl.images.workshop import Workshop
 
 
 def resolve(
@@ -28,7 +31,7 @@ def resolve(
     """
     if provider != "qemu":
         raise ImageError(f"labctl makes no images for {provider}", hint="That provider has boxes of its own.")
-    workshop = Workshop(Store(), listener, runner or Runner())
+    workshop = _workshop(listener, runner)
     return workshop.get(name, _checked(packages)).image()
 
 
@@ -37,7 +40,7 @@ def build(name: str, listener: Listener = ignore, *, again: bool = False, runner
     entries = catalogue.load()
     if not isinstance(catalogue.find(name, entries).qemu, Recipe):
         raise ImageError(f"the image {name} has no recipe", hint=f"labctl image pull {name}")
-    return Workshop(Store(), listener, runner or Runner()).get(name, (), again=again).image()
+    return _workshop(listener, runner).get(name, (), again=again).image()
 
 
 def pull(
@@ -49,7 +52,7 @@ def pull(
 ) -> Image:
     """Fetch a disk image and call it ``name``; without a URL, what the catalogue says. The digest is not optional."""
     known = catalogue.load().get(name)
-    workshop = Workshop(Store(), listener, runner or Runner())
+    workshop = _workshop(listener, runner)
     if url is None:
         if known is None or not isinstance(known.qemu, Download):
             raise ImageError(
@@ -69,7 +72,7 @@ def import_file(
     _check_new_name(name, catalogue.load().get(name))
     if not path.is_file():
         raise ImageError(f"there is no file {path}")
-    workshop = Workshop(Store(), listener, runner or Runner())
+    workshop = _workshop(listener, runner)
     return workshop.import_file(name, user, path).image()
 
 
@@ -106,6 +109,12 @@ def box(name: str, provider: str) -> Box | None:
     """The Vagrant box that the catalogue names for an image and a provider; None where it names none."""
     entry = catalogue.load().get(name)
     return entry.boxes.get(provider) if entry else None
+
+
+def _workshop(listener: Listener, runner: Runner | None) -> Workshop:
+    from labctl.images.workshop import Workshop  # all that builds and fetches; commands that only look need none
+
+    return Workshop(Store(), listener, runner or Runner())
 
 
 def _status(entry: Entry, stored: list[Stored]) -> ImageStatus:

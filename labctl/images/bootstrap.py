@@ -84,7 +84,7 @@ def make_root(job: RootJob, draft: Path, scratch: Path, downloads: Downloads, ru
 
 def argv(job: RootJob, target: Path, staging: Path, lines: Sequence[str], settings: Sequence[str]) -> list[str]:
     """The command that makes a root file system. staging: a folder with ``debs``, ``lists`` and the two archives."""
-    # Killed together with labctl; without that it would work on for a minute and leave its result behind.
+    # Killed together with labctl; what it has started itself is ended by the next build (``leftovers``).
     command = ["setpriv", "--pdeathsig", "KILL", "mmdebstrap", "--mode=unshare", "--format=tar", "--skip=output/dev"]
     command += ["--skip=check/signed-by", f"--variant={'custom' if job.base else 'minbase'}"]
     command += [f"--aptopt={setting}" for setting in settings]

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from labctl.errors import ImageError
 from labctl.host.folders import state_root
 from labctl.images.model import Box, Download, Entry, Recipe
-from labctl.spec import source
 from labctl.spec.nodes import plain
 from labctl.spec.problems import Finding, Keys, SpecError, listed, nearest, quoted
 
@@ -60,6 +59,8 @@ def find(name: str, entries: Mapping[str, Entry]) -> Entry:
 
 def read(path: Path) -> dict[str, Entry]:
     """The entries of one catalogue file. Raises SpecError with every mistake and its place."""
+    from labctl.spec import source  # YAML's parser takes long to import, and commands without images need none
+
     document = source.read(path)
     checker = _Checker()
     entries = checker.catalogue(plain(document.root))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,8 @@ def _download(url: str, target: Path, name: str, listener: Listener, largest: in
 
 def _chunks(url: str, largest: int) -> Iterator[tuple[bytes, str]]:
     """Pieces of the content, each with how far it has come."""
+    from http.client import HTTPException
+
     got = 0
     try:
         with _open(url) as answer:
@@ -62,7 +63,7 @@ def _chunks(url: str, largest: int) -> Iterator[tuple[bytes, str]]:
                 if max(got, total) > largest:
                     raise ImageError(f"{url} is larger than {largest >> 20} MiB", hint="Nothing of it was kept.")
                 yield chunk, f"{got >> 20} of {total >> 20} MiB" if total else f"{got >> 20} MiB"
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise ImageError(f"{url} cannot be fetched", details=str(error)) from error
     if total and got < total:
         raise ImageError(f"{url} broke off after {got} of {total} bytes", hint="Repeat the command.")

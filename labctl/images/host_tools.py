@@ -79,9 +79,7 @@ def scratch(subject: str, runner: Runner) -> Iterator[Path]:
     Other users may pass through it, because without root the build runs under ids that are not the user's own.
     """
     for base in {_memory_folder(), _disk_folder()}:
-        for old in base.glob(f"{leftovers.PREFIX}*"):
-            if leftovers.is_left_over(old):
-                remove_build_tree(old, runner)
+        leftovers.clear(base, lambda old: remove_build_tree(old, runner))
     folder = (_memory_folder() if _memory_is_plenty() else _disk_folder()) / leftovers.folder_name(subject)
     try:
         folder.mkdir(mode=0o711)

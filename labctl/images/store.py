@@ -117,9 +117,7 @@ class Store:
         Raises HostError on a full disk, also where a block inside ran into it.
         """
         self._make_root()
-        for old in self.root.glob(f"{leftovers.PREFIX}*"):
-            if leftovers.is_left_over(old):
-                files.remove_tree(old)
+        leftovers.clear(self.root, files.remove_tree)
         folder = self.root / leftovers.folder_name(name)
         try:
             folder.mkdir(mode=0o700)

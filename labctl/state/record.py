@@ -12,9 +12,9 @@ from typing import Any, Literal
 from labctl import __version__
 from labctl.errors import StateError
 from labctl.host.files import private_folder, remove_tree, write_atomic, write_json
+from labctl.host.folders import state_root
 from labctl.plan.model import LabPlan
 from labctl.plan.show import from_json, to_json
-from labctl.host.folders import state_root
 
 RECORD_VERSION = 1
 Phase = Literal["changing", "up", "down", "destroying"]

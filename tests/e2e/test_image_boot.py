@@ -75,7 +75,7 @@ def _banner(guest: Guest) -> bytes:
     while True:
         try:
             with socket.create_connection(("127.0.0.1", guest.port), 1) as connection:
-                connection.settimeout(2)
+                connection.settimeout(30)  # a slow guest: one patient caller instead of many
                 if banner := connection.recv(64):
                     return banner
         except OSError:
@@ -94,7 +94,7 @@ def test_an_image_boots_to_ssh(memory: int, tmp_path: Path, capsys: pytest.Captu
         with capsys.disabled():
             sys.stdout.write(f"\n{memory} MiB: agent {agent_seconds:.1f} s, SSH {ssh_seconds:.1f} s\n")
         deadline = time.monotonic() + BOOT_SECONDS
-        while guest.run("systemctl is-system-running || true").strip() == "starting":
+        while guest.run("systemctl is-system-running || true").strip() not in ("running", "degraded"):
             assert time.monotonic() < deadline
             time.sleep(1)
         assert guest.run("systemctl list-units --failed --no-legend") == ""
@@ -104,7 +104,9 @@ def test_an_image_boots_to_ssh(memory: int, tmp_path: Path, capsys: pytest.Captu
         assert guest.run("test -c /dev/net/tun && findmnt -no FSTYPE,OPTIONS /").startswith("ext4")
         link = json.loads(guest.run("ip -j link show dev eth0"))[0]
         assert "UP" in link["flags"]
-    assert "login:" in (tmp_path / "console").read_text(errors="replace")
+        while "login:" not in (tmp_path / "console").read_text(errors="replace"):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
 
 
 def test_a_service_of_a_derived_image_runs_from_the_first_boot(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from labctl.providers.qemu.layout import MachineFiles
 BINARY = "qemu-system-x86_64"
 AGENT_PORT = "org.qemu.guest_agent.0"
 
-# TCG keeps up to 1 GiB of translated code unless told otherwise; a booted Debian guest uses some 60 MiB of it.
-_TRANSLATION_CACHE_MIB = 128
+# TCG keeps up to 1 GiB of translated code unless told otherwise. Measured with a Debian 12 guest of 256 MiB: 249 MiB
+# resident in all; 128 instead of 64 costs 70 MiB more per machine and saves about one of the boot's 12 s of CPU time.
+_TRANSLATION_CACHE_MIB = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,18 +51,14 @@ class HubWires(Wires):
 
     def attach(self, plan: LabPlan, machine: MachinePlan) -> Attachment:
         _ = plan  # ports are made for the whole plan at once, in prepare
-        netdevs = {}
-        for interface in machine.interfaces:
-            port = port_of(machine.name, interface.device)
-            netdevs[interface.device] = option(
-                "dgram",
-                id=f"net-{interface.device}",
-                local__type="unix",
-                local__path=self._end(port, "nic"),
-                remote__type="unix",
-                remote__path=self._end(port, "hub"),
-            )
-        return Attachment(netdevs)
+        return Attachment(
+            {
+                interface.device: netdev(
+                    interface.device, port_of(machine.name, interface.device), self._layout.runtime
+                )
+                for interface in machine.interfaces
+            }
+        )
 
     def ports(self, plan: LabPlan) -> Mapping[str, str]:
         if next(self._processes(), None) is None:
@@ -86,11 +82,8 @@ class HubWires(Wires):
     def _mark(self) -> str:
         return f"{self._layout.mark}:"  # a machine has a name after the colon
 
-    def _end(self, port: str, side: str) -> Path:
-        return self._layout.runtime / f"{port}.{side}"
-
     def _plug(self, session: Monitor, port: str, hub: int) -> None:
-        ours, theirs = self._end(port, "hub"), self._end(port, "nic")
+        ours, theirs = _ends(self._layout.runtime, port)
         session.execute(
             "netdev_add",
             type="dgram",
@@ -127,9 +120,27 @@ class HubWires(Wires):
                 yield process
 
 
+def netdev(device: str, port: str, folder: Path) -> str:
+    """The ``-netdev`` value of a machine's end of a port."""
+    ours, theirs = _ends(folder, port)
+    return option(
+        "dgram",
+        id=f"net-{device}",
+        local__type="unix",
+        local__path=theirs,
+        remote__type="unix",
+        remote__path=ours,
+    )
+
+
 def hub_of(key: str) -> int:
     """A network's hub number, from its key: QEMU takes numbers of 31 bits."""
     return int(hashlib.sha256(key.encode()).hexdigest()[:7], 16)
+
+
+def _ends(folder: Path, port: str) -> tuple[Path, Path]:
+    """The hub's socket of a port, and the machine's."""
+    return folder / f"{port}.hub", folder / f"{port}.nic"
 
 
 def _planned(plan: LabPlan) -> dict[str, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage
+from labctl.providers.qemu import hub
 from labctl.providers.qemu.argv import Seat, machine_argv
 from labctl.providers.qemu.bridge import bridge_commands, mirror_rules, port_commands, port_of
 from labctl.providers.qemu.layout import MachineFiles
@@ -28,7 +29,7 @@ def render(plan: LabPlan, images: Mapping[str, BootImage]) -> dict[str, str]:
 def _machine(plan: LabPlan, machine: MachinePlan, image: BootImage) -> str:
     """One option with its value per line."""
     files = MachineFiles(Path("STATE/machines") / machine.name, Path("RUNTIME") / machine.name)
-    netdevs = {interface.device: f"tap,id=net-{interface.device},fd=FD,vhost=off" for interface in machine.interfaces}
+    netdevs = {i.device: _netdev(plan, i.device, port_of(machine.name, i.device)) for i in machine.interfaces}
     seat = Seat("tcg", 0, files, netdevs, f"labctl-INSTANCE:{machine.name}")
     lines: list[str] = []
     for word in machine_argv(plan, machine, image, seat):
@@ -39,28 +40,44 @@ def _machine(plan: LabPlan, machine: MachinePlan, image: BootImage) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _netdev(plan: LabPlan, device: str, port: str) -> str:
+    if _hubs(plan):
+        return hub.netdev(device, port, Path("RUNTIME"))
+    return f"tap,id=net-{device},fd=FD,vhost=off"
+
+
+def _hubs(plan: LabPlan) -> bool:
+    return plan.settings.get("qemu", {}).get("wires") == "hub"
+
+
 def _wires(plan: LabPlan) -> str:
-    return "\n".join(_wires_lines(plan)) + "\n"
+    return "\n".join(_hub_lines(plan) if _hubs(plan) else _bridge_lines(plan)) + "\n"
 
 
-def _wires_lines(plan: LabPlan) -> Iterator[str]:
-    ports = [
-        (port_of(machine.name, interface.device), interface)
-        for machine in plan.machines
-        for interface in machine.interfaces
-    ]
+def _hub_lines(plan: LabPlan) -> Iterator[str]:
+    yield "# one QEMU without a machine: a hub per network"
+    yield from (f"# hub {hub.hub_of(network.key)}: {network.name}" for network in plan.networks)
+    yield "# its ports"
+    yield from _ports(plan)
+
+
+def _bridge_lines(plan: LabPlan) -> Iterator[str]:
+    ports = [(port_of(machine.name, i.device), i) for machine in plan.machines for i in machine.interfaces]
     links, forwarding = port_commands(plan, ports)
     yield "# ip -batch, in a network namespace of the instance's own: one bridge per network"
     yield bridge_commands(plan.networks, set())
     yield "# taps, made when their machine starts"
-    yield from (
-        f"# {port_of(machine.name, i.device)}: {machine.name} {i.device} on {i.network}"
-        for machine in plan.machines
-        for i in machine.interfaces
-    )
+    yield from _ports(plan)
     yield links
     yield "# bridge -batch: who may speak where"
     yield forwarding
     if any(interface.promiscuous for _, interface in ports):
         yield "# nft -f: copies for promiscuous interfaces"
         yield mirror_rules(plan, {name for name, _ in ports})
+
+
+def _ports(plan: LabPlan) -> Iterator[str]:
+    for machine in plan.machines:
+        yield from (
+            f"# {port_of(machine.name, i.device)}: {machine.name} {i.device} on {i.network}" for i in machine.interfaces
+        )

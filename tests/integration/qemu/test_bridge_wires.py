@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from labctl.host.files import remove_tree
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.qemu import bridge
@@ -94,6 +95,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     finally:
         found.wires.destroy()
         assert found.wires.leftovers() == ()
+        remove_tree(found.layout.runtime)
         for fd in found.taps.values():
             os.close(fd)
 
@@ -193,6 +195,7 @@ def test_an_instance_has_a_namespace_of_its_own(plant: Plant, tmp_path: Path) ->
     finally:
         other.wires.destroy()
         other.unplug("b")
+        remove_tree(other.layout.runtime)
     assert plant.send("a", plant.mac("b")) == {"b": 1, "sensor": 1}
 
 
@@ -209,6 +212,7 @@ def test_wires_need_no_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert plant.wires._namespace().user  # type: ignore[union-attr]
     finally:
         plant.wires.destroy()
+        remove_tree(plant.layout.runtime)
         for name in list(plant.taps):
             plant.unplug(name)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from labctl.host.files import remove_tree
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.qemu.hub import HubWires
@@ -35,9 +36,9 @@ class Plant:
 
     def __init__(self, folder: Path) -> None:
         self.plan = plan()
-        layout = Layout.of(folder)
-        layout.prepare()
-        self.wires = HubWires(layout, Runner())
+        self.layout = Layout.of(folder)
+        self.layout.prepare()
+        self.wires = HubWires(self.layout, Runner())
         self.ends: dict[str, tuple[socket.socket, str]] = {}
 
     def plug(self) -> None:
@@ -71,6 +72,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     finally:
         found.wires.destroy()
         assert found.wires.leftovers() == ()
+        remove_tree(found.layout.runtime)
         for end, _ in found.ends.values():
             end.close()
 
