@@ -43,7 +43,8 @@ class Labctl:
         """Run it to its end, insist on its exit code, give its standard output."""
         with self.start(*arguments) as process:
             out, err = process.communicate(timeout=280)
-        assert process.returncode == code, f"labctl {' '.join(map(str, arguments))}\n{out.decode()}\n{err.decode()}"
+        shown = f"labctl {' '.join(map(str, arguments))}\n{out.decode()[-3000:]}\n{err.decode()}"
+        assert process.returncode == code, shown
         return out.decode()
 
     def json(self, *arguments: str | Path, code: int = 0) -> Any:
