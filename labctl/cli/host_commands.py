@@ -67,6 +67,7 @@ def image_list(as_json: JsonOption = False) -> None:
 @image.command("build")
 def image_build(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Images of the catalogue.")],
+    again: Annotated[bool, typer.Option("--again", help="Build anew, with today's packages.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,7 +75,7 @@ def image_build(
     from labctl.images import build
 
     with progress(quiet or as_json) as listener:
-        made = [build(name, listener=listener) for name in names]
+        made = [build(name, listener=listener, again=again) for name in names]
     if as_json:
         say_json(made)
     else:
@@ -103,14 +104,28 @@ def image_pull(
 def image_import(
     name: Annotated[str, typer.Argument(help="The name that labs will use.")],
     file: Annotated[Path, typer.Argument(help="A qcow2, raw or VMDK disk image.")],
+    user: Annotated[str, typer.Option(help="The account that labctl logs in as.")] = "root",
     quiet: QuietOption = False,
 ) -> None:
     """Take a local disk image into the cache. The guest in it must run the QEMU guest agent."""
     from labctl.images import import_file
 
     with progress(quiet) as listener:
-        one = import_file(name, file, listener=listener)
+        one = import_file(name, file, listener=listener, user=user)
     say(f"{one.name}  {one.digest[:12]}  {one.disk}")
+
+
+@image.command("verify")
+def image_verify(names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Images in the cache.")]) -> int:
+    """Read cached images whole and compare their digests. Exit code 1 where one is damaged."""
+    from labctl.images import verify
+
+    damaged = [line for name in names for line in verify(name)]
+    for line in damaged:
+        say(line)
+    if not damaged:
+        say(f"{', '.join(names)}: every file is what it was when it was made")
+    return int(bool(damaged))
 
 
 @image.command("rm")

@@ -1,1 +1,1 @@
-"""TODO-docstring"""
+"""This computer: programs, files, processes, ports, network namespaces, terminals."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from labctl.errors import LabctlError
 from labctl.host.folders import cache_root, state_root
+from labctl.images import missing
 from labctl.lifecycle.locate import choose_backend
 from labctl.providers import PROVIDERS
-from labctl.providers.base import Capabilities, Lack
+from labctl.providers.base import Backend, Capabilities, Lack
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,16 @@ def examine() -> HostReport:
     )
 
 
+def _lacking_for_images(backend: Backend) -> tuple[Lack, ...]:
+    """What building images lacks here. Never fatal for a provider: images can also be fetched or imported."""
+    if backend.images is None:
+        return ()
+    return tuple(Lack(f"images cannot be built: {one.what}", one.remedy, fatal=False) for one in missing())
+
+
 def _provider(name: str) -> ProviderReport:
     backend = PROVIDERS[name]
-    lacks = backend.probe()
+    lacks = (*backend.probe(), *_lacking_for_images(backend))
     usable = backend.engine is not None and not any(lack.fatal for lack in lacks)
     capabilities = backend.engine.capabilities() if usable and backend.engine is not None else None
     return ProviderReport(name, backend.summary, usable, lacks, capabilities)
