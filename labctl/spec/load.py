@@ -21,24 +21,29 @@ def load(path: Path) -> LabSpec:
 
     Raises SpecError with all problems of the first phase that found any: YAML, schema, rules.
     """
-    document = source.read(path)
-    written = plain(document.root)
-    _stop_at(document, schema.findings(written), document.root)
-    _stop_at(document, _too_many_defaults(written), document.root)
-    full = with_defaults(document.root)
-    data = plain(full)
-    spec = build(data, document.file.absolute())
-    _stop_at(document, rules.findings(spec, data), full)
-    return spec
+    return _load(path, judged=True)
 
 
 def check(path: Path) -> tuple[Problem, ...]:
     """The problems of a lab file or folder, in the order of the file; empty where it is right."""
     try:
-        load(path)
+        _load(path, judged=False)
     except SpecError as error:
         return error.problems
     return ()
+
+
+def _load(path: Path, *, judged: bool) -> LabSpec:
+    document = source.read(path)
+    asked = plain(document.root)
+    _stop_at(document, schema.findings(asked), document.root)
+    if judged:
+        _stop_at(document, schema.refusals(asked), document.root)
+    full = with_defaults(document.root)
+    data = plain(full)
+    spec = build(data, document.file)
+    _stop_at(document, rules.findings(spec, data), full)
+    return spec
 
 
 def schema_text() -> str:

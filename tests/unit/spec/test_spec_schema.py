@@ -224,5 +224,5 @@ def _with(value: Any, keys: tuple[Any, ...], change: Callable[[dict[Any, Any], A
 
 
 def test_the_library_has_the_last_word() -> None:
-    (refused,) = module.findings({"a": 1}, {"not": {"required": ["a"]}})
+    (refused,) = module.refusals({"a": 1}, {"not": {"required": ["a"]}})
     assert "should not be valid" in refused.message
