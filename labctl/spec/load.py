@@ -35,13 +35,14 @@ def check(path: Path) -> tuple[Problem, ...]:
 
 def _load(path: Path, *, judged: bool) -> LabSpec:
     document = source.read(path)
-    asked = plain(document.root)
-    _stop_at(document, schema.findings(asked), document.root)
+    written = plain(document.root)
+    _stop_at(document, schema.findings(written), document.root)
     if judged:
-        _stop_at(document, schema.refusals(asked), document.root)
+        _stop_at(document, schema.refusals(written), document.root)
+    _stop_at(document, _too_many_defaults(written), document.root)
     full = with_defaults(document.root)
     data = plain(full)
-    spec = build(data, document.file)
+    spec = build(data, document.file.absolute())
     _stop_at(document, rules.findings(spec, data), full)
     return spec
 
