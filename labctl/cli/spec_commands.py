@@ -34,7 +34,7 @@ def init(
 def validate(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE…", help="Lab files or folders.", show_default="the current folder")
-    ] = [Path()],  # noqa: B006
+    ] = [Path()],  # noqa: B006 - typer reads the default, nobody changes it
     as_json: JsonOption = False,
 ) -> int:
     """Check lab files and print every problem with file, line and column.

@@ -21,7 +21,7 @@ not send it. prohibited: somebody between sent an ICMP error. error: the probe c
 class Verdict(StrEnum):
     """The judgement over one flow, or over a whole report. INCONCLUSIVE: the check could not have failed."""
 
-    PASS = "PASS"  # noqa: S105
+    PASS = "PASS"  # noqa: S105 - a verdict, no password
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
 

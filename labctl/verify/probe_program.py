@@ -379,7 +379,7 @@ def read(path: str) -> str:
 
 def write(path: str, value: str) -> None:
     try:
-        with open(path, "w") as file:  # noqa: PTH123
+        with open(path, "w") as file:  # noqa: PTH123 - as above
             file.write(value)
     except OSError:
         return
