@@ -68,6 +68,19 @@ install_keys() {
 }
 """
 
+_SSHD = """\
+sshd_runs() {
+  for comm in /proc/[0-9]*/comm; do
+    if read -r name 2>/dev/null <"$comm" && [ "$name" = sshd ]; then return 0; fi
+  done
+  return 1
+}
+sshd_listens() {
+  tries=100
+  until [ -s /run/sshd.pid ] || [ "$tries" = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
+  [ -s /run/sshd.pid ]
+}"""
+
 
 @dataclass(frozen=True, slots=True)
 class GuestFile:
@@ -223,14 +236,20 @@ def _account(user: UserSpec) -> Iterator[str]:
 
 
 def _reload_ssh(host_key: tuple[str, str] | None) -> Iterator[str]:
-    """sshd reads its host key when it starts; tell it once about another one."""
+    """sshd reads its host key when it starts; tell it once about another one, and wait until it listens with it.
+
+    It writes its number when it listens and takes signals. One that starts just now may have read the old key already,
+    so it is awaited; one that was told listens anew only after a while, in which it would refuse a login.
+    """
     if host_key is None:
         return
     digest = hashlib.sha256(host_key[1].encode()).hexdigest()
+    yield _SSHD
     yield "known=''"
     yield "if [ -e /run/labctl-host-key ]; then read -r known </run/labctl-host-key; fi"
-    yield f'if [ "$known" != {digest} ] && [ -e /run/sshd.pid ]; then'
-    yield '  read -r pid </run/sshd.pid && kill -HUP "$pid" || :'
+    yield f'if [ "$known" != {digest} ] && sshd_runs && sshd_listens; then'
+    yield "  read -r pid </run/sshd.pid && rm -f /run/sshd.pid"
+    yield '  kill -HUP "$pid" && sshd_listens || :'
     yield "fi"
     yield f"echo {digest} >/run/labctl-host-key"
 

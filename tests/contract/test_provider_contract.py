@@ -147,7 +147,8 @@ def test_endpoint_logs_in_with_the_key_and_the_pinned_host_key(lab: Lab) -> None
         assert lab.provider.endpoint(lab.plan, "a").host == "127.0.0.1"
         return
     for name in ("a", "b"):
-        assert login(lab.provider.endpoint(lab.plan, name), "hostname").stdout.decode().strip() == name
+        said = login(lab.provider.endpoint(lab.plan, name), "hostname")
+        assert said.stdout.decode().strip() == name, said
 
 
 @REAL

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from labctl.errors import ProviderError
 from labctl.events import Event, Listener, Status
 from labctl.host import ports
-from labctl.host.processes import ProcessId
 from labctl.host.runner import Runner
 from labctl.plan.diff import Action
 from labctl.plan.model import MachinePlan
@@ -89,16 +88,23 @@ class Lift:
         if process is not None and self._must_restart(machine, action, record):
             record = vm.stop(self.layout, record, graceful=True, cancelled=self.stop)
             process = None
-        if process is not None:
-            return self._adopted(record, process)
-        self.stop.check()
+        if process is not None and record.process == process and record.complete:
+            return record, False
         began = time.monotonic()
         self._say("started", "boot", machine.name)
-        record = vm.start(self.layout, self.wires, self.job.plan, machine, record, self.accelerator, runner=self.runner)
+        if process is None:
+            self.stop.check()
+            # Configured again after every boot: whatever root did in there, the machine starts as planned.
+            record = replace(record, personality="", complete=False)
+            record = vm.start(
+                self.layout, self.wires, self.job.plan, machine, record, self.accelerator, runner=self.runner
+            )
+        elif record.process != process:  # a labctl that was killed had started it and not noted it yet
+            noted = replace(record, wanted="running", pid=process.pid, started=process.started)
+            record = records.write(self.layout, noted)
         with agent(self.layout.machine(machine.name).agent, timeout=_BOOT_SECONDS, alive=self._alive(record)):
             self._say("done", "boot", machine.name, seconds=time.monotonic() - began)
-        # Configured again after every boot: whatever root did in there, the machine starts as planned.
-        return records.write(self.layout, replace(record, personality="", complete=False)), True
+        return record, True
 
     def _must_restart(self, machine: MachinePlan, action: Action, record: MachineRecord) -> bool:
         if action in ("create", "replace", "restart") and record.hardware != vm.hardware_digest(
@@ -107,13 +113,6 @@ class Lift:
             return True
         plugged = self.wires.ports(self.job.plan)
         return any(port_of(machine.name, interface.device) not in plugged for interface in machine.interfaces)
-
-    def _adopted(self, record: MachineRecord, process: ProcessId) -> tuple[MachineRecord, bool]:
-        """Note a process that was started by a labctl which was killed before it could note it."""
-        if record.process == process:
-            return record, not record.complete
-        noted = replace(record, wanted="running", pid=process.pid, started=process.started)
-        return records.write(self.layout, noted), True
 
     def _access(self, machine: MachinePlan, record: MachineRecord) -> guest.Access:
         files = self.layout.machine(machine.name)

@@ -29,9 +29,21 @@ else
 fi
 chpasswd -c SHA512 </etc/labctl/passwords
 rm -f /etc/labctl/passwords
+sshd_runs() {
+  for comm in /proc/[0-9]*/comm; do
+    if read -r name 2>/dev/null <"$comm" && [ "$name" = sshd ]; then return 0; fi
+  done
+  return 1
+}
+sshd_listens() {
+  tries=100
+  until [ -s /run/sshd.pid ] || [ "$tries" = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
+  [ -s /run/sshd.pid ]
+}
 known=''
 if [ -e /run/labctl-host-key ]; then read -r known </run/labctl-host-key; fi
-if [ "$known" != efa1f375d76194fa51a3556a97e641e61685f914d446979da50a551a4333ffd7 ] && [ -e /run/sshd.pid ]; then
-  read -r pid </run/sshd.pid && kill -HUP "$pid" || :
+if [ "$known" != efa1f375d76194fa51a3556a97e641e61685f914d446979da50a551a4333ffd7 ] && sshd_runs && sshd_listens; then
+  read -r pid </run/sshd.pid && rm -f /run/sshd.pid
+  kill -HUP "$pid" && sshd_listens || :
 fi
 echo efa1f375d76194fa51a3556a97e641e61685f914d446979da50a551a4333ffd7 >/run/labctl-host-key
