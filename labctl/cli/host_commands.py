@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from labctl.cli.options import JsonOption, QuietOption, YesOption
+from labctl.cli.options import JsonOption, LabArgument, ProviderOption, QuietOption, YesOption
 from labctl.cli.output import progress, say, say_json, table
 
 image = typer.Typer(
-    no_args_is_help=True, help="Images: list, build, pull, import, remove.", rich_markup_mode="markdown"
+    no_args_is_help=True, help="Images: list, build, prepare, pull, import, remove.", rich_markup_mode="markdown"
 )
 
 
@@ -81,6 +81,23 @@ def image_build(
     else:
         for one in made:
             say(f"{one.name}  {one.digest[:12]}  {one.disk}")
+
+
+@image.command("prepare")
+def image_prepare(
+    lab: LabArgument = Path(), provider: ProviderOption = None, quiet: QuietOption = False, as_json: JsonOption = False
+) -> None:
+    """Build or fetch every image that a lab needs, packages included, so that `up` itself needs no network."""
+    from labctl.lifecycle import converge, locate
+
+    draft = locate.draft(lab, provider=provider)
+    with progress(quiet or as_json) as listener:
+        images = converge.boot_images(draft.plan, draft.backend.images, listener)
+    if as_json:
+        say_json(images)
+        return
+    made = {one.digest: one for one in images.values()}
+    table(("IMAGE", "DIGEST", "DISK"), [(one.name, one.digest[:12], str(one.disk)) for one in made.values()])
 
 
 @image.command("pull")

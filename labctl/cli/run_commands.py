@@ -83,6 +83,7 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
                 "state": now.summary,
                 "spec_file": now.spec_file,
                 "leftovers": now.leftovers,
+                "faults": now.faults,
                 "machines": [_status_fields(row) for row in now.rows],
             }
         )
@@ -94,6 +95,8 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
     )
     if now.leftovers:
         remark(f"Not in the plan but there: {', '.join(now.leftovers)}. `labctl up` removes it.")
+    if now.faults:
+        remark(f"Broken: {', '.join(now.faults)}. `labctl up` mends it.")
     if now.summary == "interrupted":
         remark("The last `up` did not finish. `labctl up` goes on; `labctl destroy` removes what exists.")
     elif any(row.status.state == "dead" for row in now.rows):

@@ -164,7 +164,7 @@ def _digest_of(machine: MachinePlan, root: Path) -> str:
 
 def _all_running(observed: Observed, plan: LabPlan) -> bool:
     running = {status.name for status in observed.machines if status.state == "running"}
-    return not observed.leftovers and running >= {machine.name for machine in plan.machines}
+    return not (observed.leftovers or observed.faults) and running >= {machine.name for machine in plan.machines}
 
 
 def _check_ownership(draft: Draft) -> None:

@@ -31,6 +31,7 @@ class LabStatus:
     spec_file: str
     rows: tuple[Row, ...]
     leftovers: tuple[str, ...]
+    faults: tuple[str, ...]
 
     @property
     def summary(self) -> str:
@@ -78,6 +79,7 @@ def status(lab: Running) -> LabStatus:
         lab.record.spec_file,
         rows,
         observed.leftovers,
+        observed.faults,
     )
 
 

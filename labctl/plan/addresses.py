@@ -8,13 +8,13 @@ that runs gives it as ``previous`` and everybody keeps what they have. A fixed a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import Literal
 
 from labctl.errors import UsageError
-from labctl.plan.model import InterfacePlan, LabPlan
+from labctl.plan.model import InterfacePlan, LabPlan, MachinePlan, NetworkPlan
 from labctl.plan.names import number
 from labctl.spec.model import InterfaceSpec, LabSpec, NetworkSpec
 
@@ -72,6 +72,20 @@ def exit_address(network: NetworkSpec, fixed: set[int | None]) -> IPv4Address | 
     if hosts[0] not in fixed:
         return IPv4Address(hosts[0])
     return next((IPv4Address(value) for value in reversed(hosts) if value not in fixed), None)
+
+
+def resolver_address(network: NetworkPlan, machines: Iterable[MachinePlan], provider: str) -> IPv4Address | None:
+    """Where the engine's way out answers DNS.
+
+    QEMU's user-mode networking wants an address for it: the last that nobody has, so that machines come first. Others
+    answer at the way out itself.
+    """
+    if network.exit is None or network.subnet is None or provider != "qemu":
+        return network.exit
+    interfaces = (interface for machine in machines for interface in machine.interfaces)
+    taken = {i.address.ip for i in interfaces if i.network == network.name and i.address is not None}
+    free = (IPv4Address(value) for value in reversed(_hosts(network.subnet)))
+    return next((address for address in free if address != network.exit and address not in taken), None)
 
 
 def fixed_addresses(spec: LabSpec, network: str) -> set[int | None]:

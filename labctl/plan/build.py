@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import chain
 from typing import Any
 
 from labctl.errors import UsageError
 from labctl.plan import names
-from labctl.plan.addresses import Seat, assign, exit_address, fixed_addresses, seats
+from labctl.plan.addresses import Seat, assign, exit_address, fixed_addresses, resolver_address, seats
 from labctl.plan.flows import expected_flows
 from labctl.plan.model import Flow, InterfacePlan, LabPlan, MachinePlan, ManagementPlan, NetworkPlan
 from labctl.plan.policy import forward_rules
@@ -33,8 +33,11 @@ def build(
     previous: the plan that runs now; automatic addresses stay as they are in it, whatever was inserted where. Raises
     UsageError where the spec cannot be met: a full subnet, no place for the management path, a circle of dependencies.
     """
-    networks = tuple(_networks(spec, instance))
     machines = _machines(spec, instance, previous)
+    networks = tuple(
+        replace(network, resolver=resolver_address(network, machines, provider))
+        for network in _networks(spec, instance)
+    )
     topology = Topology.of(networks, machines)
     gateways = {
         name: tuple(g for g in (machine.gateway, machine.gateway6) if g is not None)
@@ -42,7 +45,12 @@ def build(
     }
     rules = forward_rules(spec.policy, topology, machines)
     machines = tuple(
-        replace(machine, **routes_of(machine, topology, gateways[machine.name]), forward=rules.get(machine.name, ()))
+        replace(
+            machine,
+            **routes_of(machine, topology, gateways[machine.name]),
+            forward=rules.get(machine.name, ()),
+            resolvers=_resolvers(machine, topology),
+        )
         for machine in machines
     )
     plan = LabPlan(
@@ -134,6 +142,11 @@ def _interfaces(spec: LabSpec, instance: str, previous: LabPlan | None) -> Mappi
             )
         )
     return {name: tuple(own) for name, own in found.items()}
+
+
+def _resolvers(machine: MachinePlan, topology: Topology) -> tuple[IPv4Address, ...]:
+    found = (topology.networks[i.network].resolver for i in machine.interfaces if i.address is not None)
+    return tuple(dict.fromkeys(address for address in found if address is not None))
 
 
 def _macs(spec: LabSpec, instance: str) -> Mapping[Seat, str]:

@@ -33,6 +33,7 @@ _ACTION_OF_FIELD: Mapping[str, Action] = {
     "source_routes": "configure",
     "forward": "configure",
     "hosts": "configure",
+    "resolvers": "configure",
     "users": "configure",
     "winrm": "configure",
     "interfaces": "configure",

@@ -140,6 +140,9 @@ def personality(
         *(GuestFile(_keys_path(name), _lines(lines), "0600") for name, lines in keys.items()),
         *_account_files(machine),
     ]
+    if machine.resolvers:
+        lines = tuple(f"nameserver {address}" for address in machine.resolvers)
+        files.append(GuestFile("/etc/resolv.conf", _lines(lines)))
     if machine.router:
         files.append(GuestFile(RULES, render_nft(machine, plan.management.device).encode()))
     if host_key is not None:

@@ -25,7 +25,8 @@ FlowProtocol = Literal["icmp", "tcp", "udp"]
 class NetworkPlan:
     """A wire of this instance. ``wire`` is its name on the host, unique per lab and instance, at most 63 characters of
     ``[a-z0-9-]``; ``key`` is 8 hexadecimal digits derived from it for names with tight limits (Linux devices).
-    ``exit`` is the address at which the engine's way out stands, None without egress."""
+    ``exit`` is the address at which the engine's way out stands, ``resolver`` that at which it answers DNS where it has
+    one apart from that; both are None without egress, and ``resolver`` also where no address is left for it."""
 
     name: str
     wire: str
@@ -35,6 +36,7 @@ class NetworkPlan:
     peers: bool
     egress: Literal["none", "nat"]
     exit: IPv4Address | None = None
+    resolver: IPv4Address | None = None
 
     def subnets(self) -> tuple[Network, ...]:
         """The subnets of both families, IPv4 first."""
@@ -111,7 +113,8 @@ class MachinePlan:
 
     uuid is stable for lab, instance and name. ``routes`` are of the main table; a machine with several routed
     interfaces also gets ``source_routes``: per device a table that is used for packets with that device's addresses,
-    so that answers leave where the question came in. packages are baked into a derived image; ``steps`` are the rest.
+    so that answers leave where the question came in. resolvers: whom to ask for names of the world outside, none
+    without egress. packages are baked into a derived image; ``steps`` are the rest.
     """
 
     name: str
@@ -138,6 +141,7 @@ class MachinePlan:
     depends_on: tuple[str, ...]
     winrm: WinRMSpec | None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    resolvers: tuple[IPv4Address, ...] = ()
 
     def interface(self, device: str) -> InterfacePlan:
         """The interface with this device name; KeyError where there is none."""

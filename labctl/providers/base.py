@@ -96,11 +96,12 @@ class ObservedNic:
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What is: machines and NICs as the engine reports them. leftovers: things with labctl's mark for this instance
-    that the plan does not have."""
+    that the plan does not have. faults: what the plan has beside machines and does not work, for people."""
 
     machines: tuple[MachineStatus, ...]
     nics: tuple[ObservedNic, ...] = ()
     leftovers: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ MANAGEMENT = "management"  # the wire of a management NIC, as providers report i
 
 
 def compare(plan: LabPlan, observed: Observed) -> tuple[Finding, ...]:
-    """Every difference in NICs and wires of running machines, every machine that does not run, every leftover."""
+    """Every difference in NICs and wires of running machines, every leftover; what does not run."""
     states = {status.name: status for status in observed.machines}
     found: list[Finding] = []
     for machine in plan.machines:
@@ -28,6 +28,7 @@ def compare(plan: LabPlan, observed: Observed) -> tuple[Finding, ...]:
         Finding("extra-nic", nic.machine, f"{_shown(nic)} of an unknown machine", Verdict.FAIL) for nic in strangers
     ]
     found += [Finding("leftover", "", f"{thing} is not in the plan", Verdict.FAIL) for thing in observed.leftovers]
+    found += [Finding("not-running", "", fault, Verdict.INCONCLUSIVE) for fault in observed.faults]
     return tuple(found)
 
 

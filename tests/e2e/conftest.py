@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.command import LABCTL, Labctl
+from tests.support.command import Labctl
+from tests.support.surroundings import surroundings
 
 
 @pytest.fixture(scope="module")
 def labctl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labctl]:
-    """labctl for one test module; whatever the tests leave is destroyed at the end, and nothing may stay behind."""
+    """labctl for one test module, on a host of its own from which no packet gets further than a second namespace.
+
+    Whatever the tests leave is destroyed at the end, and nothing may stay behind.
+    """
     home = tmp_path_factory.mktemp("e2e")
-    command = Labctl(home / "state", home)
-    yield command
-    for found in command.json("list"):
-        subprocess.run(
-            [*LABCTL, "destroy", found["lab"], "--instance", found["instance"], "--yes"],
-            env=command.environment,
-            cwd=home,
-            capture_output=True,
-            check=True,
-            timeout=120,
-        )
+    with surroundings(home) as host:
+        command = Labctl(home / "state", home, host)
+        yield command
+        for found in command.json("list"):
+            command.run("destroy", found["lab"], "--instance", found["instance"], "--yes")
     assert command.processes() == []
 
 

@@ -13,15 +13,18 @@ from typing import Any
 
 import psutil
 
+from tests.support.surroundings import Surroundings
+
 LABCTL = (sys.executable, "-m", "labctl")
 
 
 @dataclass(frozen=True)
 class Labctl:
-    """The ``labctl`` command with a state folder of its own."""
+    """The ``labctl`` command with a state folder of its own. host: where it runs, this computer where None."""
 
     state: Path
     home: Path
+    host: Surroundings | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -29,9 +32,12 @@ class Labctl:
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
         """Start it and do not wait."""
-        argv = [*LABCTL, *map(str, arguments)]
+        return self.spawn(*LABCTL, *map(str, arguments))
+
+    def spawn(self, *argv: str) -> subprocess.Popen[bytes]:
+        """Start any program where labctl runs."""
         return subprocess.Popen(
-            argv,
+            [*(self.host.enter(self.home) if self.host else ()), *argv],
             env=self.environment,
             cwd=self.home,
             stdin=subprocess.DEVNULL,

@@ -25,6 +25,7 @@ from labctl.host.netns import Action, Namespace
 from labctl.host.processes import ProcessId, marked
 from labctl.host.runner import CommandError, Runner
 from labctl.plan.model import InterfacePlan, LabPlan, MachinePlan, NetworkPlan
+from labctl.providers.qemu import exits
 from labctl.providers.qemu.argv import option
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.wires import Abilities, Attachment, Wires
@@ -45,7 +46,7 @@ class BridgeWires(Wires):
     """One bridge per network, one tap per NIC; a tap vanishes with the QEMU process that holds it."""
 
     kind = "bridge"
-    abilities = Abilities(promiscuous=True, isolated_ports=True, egress=False)
+    abilities = Abilities(promiscuous=True, isolated_ports=True, egress=True)
 
     def __init__(self, layout: Layout, runner: Runner) -> None:
         super().__init__(layout, runner)
@@ -53,8 +54,11 @@ class BridgeWires(Wires):
 
     def prepare(self, plan: LabPlan) -> None:
         namespace = self._namespace() or self._create()
-        there = {link["ifname"] for link in self._links(namespace) if _kind(link) == "bridge"}
-        self._run(namespace, [("run", (["ip", "-batch", "-"], bridge_commands(plan.networks, there)))])
+        links = self._links(namespace)
+        there = {link["ifname"] for link in links if _kind(link) == "bridge"}
+        commands = bridge_commands(plan.networks, there) + strangers_commands(plan, links)
+        self._run(namespace, [("run", (["ip", "-batch", "-"], commands))])
+        self._open(namespace, plan)
 
     def attach(self, plan: LabPlan, machine: MachinePlan) -> Attachment:
         namespace = self._namespace()
@@ -81,19 +85,45 @@ class BridgeWires(Wires):
             return {}
         links = self._links(namespace)
         networks = {bridge_of(network): network.name for network in plan.networks}
-        return {
-            link["ifname"]: networks.get(link.get("master", ""), link.get("master", ""))
-            for link in links
-            if _kind(link) == "tun"
-        }
+        return {link["ifname"]: networks.get(link["master"], link["master"]) for link in links if "master" in link}
 
     def destroy(self) -> None:
+        for _, process, _ in exits.processes(self._layout):
+            process.stop(grace=2)
         for holder in self._holders():
             holder.stop(grace=1)
         self._note.unlink(missing_ok=True)
 
     def leftovers(self) -> tuple[str, ...]:
-        return tuple(f"network namespace of process {holder.pid}" for holder in self._holders())
+        return (
+            *(f"network namespace of process {holder.pid}" for holder in self._holders()),
+            *(f"way out, process {process.pid}" for _, process, _ in exits.processes(self._layout)),
+        )
+
+    def _open(self, namespace: Namespace, plan: LabPlan) -> None:
+        """Start the ways out of the plan that are not there, end those that are not its own. The filter comes first."""
+        wanted = {network.key: network for network in exits.with_exit(plan)}
+        plugged = {link["ifname"] for link in self._links(namespace)} if wanted else set()
+        running = set()
+        for key, process, argv in exits.processes(self._layout):
+            network = wanted.get(key)
+            if network and exits.same(argv, network) and exits.port_of_exit(network) in plugged:
+                running.add(key)
+            else:
+                process.stop(grace=2)
+        if wanted:
+            rules = exits.filter_rules(wanted.values(), exits.host_addresses())
+            self._run(namespace, [("run", (["nft", "-f", "-"], rules))])
+        for key in sorted(wanted.keys() - running):
+            link, port = exits.port_commands(wanted[key], bridge_of(wanted[key]))
+            actions: list[Action] = [("tap", exits.port_of_exit(wanted[key]))]
+            actions += [("run", (["ip", "-batch", "-"], link)), ("run", (["bridge", "-batch", "-"], port))]
+            _, fds = netns_run(namespace, actions, self._runner)
+            try:
+                exits.process(self._layout, key).start(exits.arguments(wanted[key], fds[0]), self._runner, fds=fds)
+            finally:
+                for fd in fds:
+                    os.close(fd)
 
     def _mirror(self, namespace: Namespace, plan: LabPlan) -> None:
         """Give sensors a copy of the frames of the ports that exist now."""
@@ -162,6 +192,20 @@ def bridge_commands(networks: Iterable[NetworkPlan], there: set[str]) -> str:
             lines.append(f"link add name {name} type bridge mcast_snooping 0 stp_state 0")
         lines.append(f"link set dev {name} alias {network.wire} arp off multicast off up")
     return _lines(lines)
+
+
+def strangers_commands(plan: LabPlan, links: Iterable[Mapping[str, Any]]) -> str:
+    """Lines for ``ip -batch`` that unplug what is no port of the plan from its bridges."""
+    planned = {port_of(machine.name, interface.device) for machine in plan.machines for interface in machine.interfaces}
+    planned |= {exits.port_of_exit(network) for network in exits.with_exit(plan)}
+    kept = {bridge_of(network) for network in plan.networks}  # with the other bridges their ports come loose
+    return _lines(
+        [
+            f"link set dev {link['ifname']} down nomaster"
+            for link in links
+            if link.get("master") in kept and link["ifname"] not in planned
+        ]
+    )
 
 
 def port_commands(plan: LabPlan, ports: Sequence[tuple[str, InterfacePlan]]) -> tuple[str, str]:

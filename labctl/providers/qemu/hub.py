@@ -9,21 +9,17 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from labctl.errors import HostError, ProviderError
-from labctl.host.processes import ProcessId, marked
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
-from labctl.providers.qemu.argv import BINARY, option
+from labctl.providers.qemu.argv import option
+from labctl.providers.qemu.bare import Bare
 from labctl.providers.qemu.bridge import port_of
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.qmp import Monitor, monitor
 from labctl.providers.qemu.wires import Abilities, Attachment, Wires
-
-_START_SECONDS = 10.0
 
 
 class HubWires(Wires):
@@ -37,9 +33,9 @@ class HubWires(Wires):
         self._lock = threading.Lock()
 
     def prepare(self, plan: LabPlan) -> None:
-        if next(self._processes(), None) is None:
-            self._start()
-        with monitor(self._socket) as session:
+        if not self._runs:
+            self._hub.start((), self._runner)
+        with monitor(self._hub.socket) as session:
             there, wanted = _plugged(session), _planned(plan)
             for port, hub in there.items():
                 if wanted.get(port) != hub:
@@ -61,26 +57,27 @@ class HubWires(Wires):
         )
 
     def ports(self, plan: LabPlan) -> Mapping[str, str]:
-        if next(self._processes(), None) is None:
+        if not self._runs:
             return {}
         names = {hub_of(network.key): network.name for network in plan.networks}
-        with monitor(self._socket) as session:
+        with monitor(self._hub.socket) as session:
             return {port: names.get(hub, f"hub {hub}") for port, hub in _plugged(session).items()}
 
     def destroy(self) -> None:
-        for process in self._processes():
-            process.stop(grace=2)
+        self._hub.stop()
 
     def leftovers(self) -> tuple[str, ...]:
-        return tuple(f"hub process {process.pid}" for process in self._processes())
+        return tuple(f"hub process {process.pid}" for process, _ in self._hub.processes())
 
     @property
-    def _socket(self) -> Path:
-        return self._layout.runtime / "hub.qmp"
+    def _hub(self) -> Bare:
+        layout = self._layout
+        # a machine has a name after the colon
+        return Bare(f"{layout.mark}:", layout.runtime / "hub.qmp", layout.workdir / "hub.log")
 
     @property
-    def _mark(self) -> str:
-        return f"{self._layout.mark}:"  # a machine has a name after the colon
+    def _runs(self) -> bool:
+        return next(self._hub.processes(), None) is not None
 
     def _plug(self, session: Monitor, port: str, hub: int) -> None:
         ours, theirs = _ends(self._layout.runtime, port)
@@ -92,32 +89,6 @@ class HubWires(Wires):
             remote={"type": "unix", "path": str(theirs)},
         )
         session.execute("netdev_add", type="hubport", id=f"hub-{port}", hubid=hub, netdev=port)
-
-    def _start(self) -> None:
-        log = self._layout.workdir / "hub.log"
-        argv = (
-            *(BINARY, "-name", self._mark, "-machine", "none", "-no-user-config", "-nodefaults", "-display", "none"),
-            *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-            *("-chardev", option("socket", id="qmp", path=self._socket, server="on", wait="off")),
-            *("-mon", option(chardev="qmp", mode="control")),
-        )
-        process = self._runner.spawn(argv, output=log)
-        deadline = time.monotonic() + _START_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                Monitor(self._socket).close()
-            except ProviderError:
-                time.sleep(0.01)
-            else:
-                return
-        process.kill()
-        process.wait()
-        raise HostError("the hub process did not start", details=log.read_text(errors="replace")[-1000:])
-
-    def _processes(self) -> Iterator[ProcessId]:
-        for process, argv in marked(self._layout.mark):
-            if "-name" in argv[:-1] and argv[argv.index("-name") + 1] == self._mark:
-                yield process
 
 
 def netdev(device: str, port: str, folder: Path) -> str:

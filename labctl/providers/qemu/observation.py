@@ -12,6 +12,8 @@ from labctl.plan.model import LabPlan
 from labctl.providers.base import MachineState, MachineStatus, Observed, ObservedNic
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu import vm
+from labctl.providers.qemu.bridge import port_of
+from labctl.providers.qemu.exits import port_of_exit, with_exit
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.qmp import Monitor, monitor
 from labctl.providers.qemu.wires import Wires
@@ -44,7 +46,8 @@ def observe(layout: Layout, wires: Wires, plan: LabPlan) -> Observed:
             )
         statuses.append(status)
         nics += found
-    return Observed(tuple(statuses), tuple(nics), tuple(_leftovers(layout, plan)))
+    leftovers = (*_leftovers(layout, plan), *_strangers(plan, ports))
+    return Observed(tuple(statuses), tuple(nics), leftovers, tuple(_faults(plan, ports)))
 
 
 def _gone(layout: Layout, name: str, record: records.MachineRecord | None) -> MachineStatus:
@@ -122,3 +125,17 @@ def _leftovers(layout: Layout, plan: LabPlan) -> Iterator[str]:
     for name in layout.known_machines():
         if name not in planned:
             yield f"files of machine {name}"
+
+
+def _strangers(plan: LabPlan, ports: Mapping[str, str]) -> Iterator[str]:
+    """What is plugged into a wire and belongs to no machine of the plan and to no way out."""
+    known = {port_of(machine.name, interface.device) for machine in plan.machines for interface in machine.interfaces}
+    known |= {port_of_exit(network) for network in with_exit(plan)}
+    yield from (f"port {port} on {wire}" for port, wire in ports.items() if port not in known)
+
+
+def _faults(plan: LabPlan, ports: Mapping[str, str]) -> Iterator[str]:
+    """Ways out that are gone; where no machine has a port there are no wires, and nothing is expected of them."""
+    for network in with_exit(plan) if ports else ():
+        if ports.get(port_of_exit(network)) != network.name:
+            yield f"the way out of {network.name} is gone"

@@ -184,6 +184,22 @@ def test_prepare_again_changes_nothing_and_removes_what_is_not_planned(plant: Pl
     assert "br" + plans.network("extra").key not in _bridges(plant)
 
 
+def test_what_somebody_plugged_in_is_seen_and_removed(plant: Plant) -> None:
+    """As a cable between two wires: broadcasts cross it."""
+    lan, dmz = (bridge.bridge_of(network) for network in plant.plan.networks[:2])
+    Runner().run([*_namespace(plant), "ip", "link", "add", "one", "master", lan, "type", "veth", "peer", "two"])
+    Runner().run([*_namespace(plant), "ip", "link", "set", "two", "master", dmz])
+    for device in ("one", "two"):
+        Runner().run([*_namespace(plant), "ip", "link", "set", device, "up"])
+    assert plant.send("x", BROADCAST) == {"a": 1, "b": 1, "c": 1, "sensor": 1}
+    found = plant.wires.ports(plant.plan)
+    assert {name: found.pop(name) for name in ("one", "two")} == {"one": "lan", "two": "dmz"}
+    plant.wires.prepare(plant.plan)
+    assert plant.wires.ports(plant.plan) == found
+    assert plant.send("x", BROADCAST) == {}
+    assert plant.send("a", plant.mac("b")) == {"b": 1, "sensor": 1}
+
+
 def test_an_instance_has_a_namespace_of_its_own(plant: Plant, tmp_path: Path) -> None:
     other = Plant(tmp_path / "engine", plan())
     try:

@@ -113,7 +113,7 @@ def test_too_little_memory_is_refused_before_anything_starts(tmp_path: Path, ima
             ),
             "promiscuous",
         ),
-        ("bridge", replace(a_plan(), networks=(plans.network("lan", egress="nat"),)), "egress: nat"),
+        ("hub", replace(a_plan(), networks=(plans.network("lan", egress="nat"),)), "egress: nat"),
         ("auto", replace(a_plan(), seal=True), "seal: true"),
     ],
 )

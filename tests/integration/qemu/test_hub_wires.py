@@ -95,11 +95,11 @@ def test_a_new_plan_moves_ports_while_others_stay(plant: Plant) -> None:
 
 
 def test_a_hub_that_died_is_made_again(plant: Plant) -> None:
-    next(plant.wires._processes()).stop(grace=0)
+    next(plant.wires._hub.processes())[0].stop(grace=0)
     assert plant.wires.ports(plant.plan) == {}
     plant.wires.prepare(plant.plan)
     assert plant.send("a.eth0") == {"b.eth0"}
-    assert len(list(plant.wires._processes())) == 1
+    assert len(list(plant.wires._hub.processes())) == 1
 
 
 def test_the_folder_of_the_ends_is_private(plant: Plant) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
@@ -185,3 +185,22 @@ def test_the_way_out_of_a_network_with_egress_is_nobody_elses() -> None:
     assert "10.0.0.1" not in addresses(plan).values()
     assert [str(r.gateway) for r in plan.machine("m-1").routes if r.target.prefixlen == 0] == ["10.0.0.1"]
     assert [str(r.gateway) for r in plan.machine("r").routes] == ["10.0.0.1"]
+
+
+def test_names_are_asked_at_the_last_address_that_nobody_has() -> None:
+    text = """
+        networks: {a: {subnet: 10.0.0.0/29, egress: nat}, b: {subnet: 10.0.1.0/24}}
+        machines:
+          last: {networks: {a: 10.0.0.6}}
+          m: {count: COUNT, networks: [a]}
+          inner: {networks: [b]}
+        """
+    plan = plan_of(text.replace("COUNT", "3"))
+    resolver = plan.network("a").resolver
+    assert resolver is not None and resolver in IPv4Network("10.0.0.0/29")
+    assert str(resolver) not in {*addresses(plan).values(), "10.0.0.1"}
+    assert plan.machine("m-1").resolvers == plan.machine("last").resolvers == (resolver,)
+    assert plan.network("b").resolver is None and plan.machine("inner").resolvers == ()
+    # machines come first: in a full subnet there is nobody to ask
+    full = plan_of(text.replace("COUNT", "4"))
+    assert full.network("a").resolver is None and full.machine("last").resolvers == ()

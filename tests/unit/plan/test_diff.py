@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -69,6 +70,7 @@ def test_equal_plans_need_nothing(plan: LabPlan) -> None:
         ("configure", {"hosts": (("10.0.0.1", ("x",)),)}),
         ("configure", {"users": (UserSpec("x"),)}),
         ("configure", {"winrm": WinRMSpec()}),
+        ("configure", {"resolvers": (IPv4Address("10.0.0.254"),)}),
         ("keep", {"description": "other"}),
         ("keep", {"services": (Ports("tcp", 1, 1),)}),
         ("keep", {"depends_on": ("n",)}),
@@ -88,7 +90,7 @@ def test_the_cases_above_cover_every_field_of_a_machine() -> None:
     known = {
         *("name", "entry", "uuid", "image", "os", "description", "memory", "cpus", "router", "gui", "interfaces"),
         *("management_mac", "routes", "source_routes", "forward", "services", "packages", "steps", "hosts", "users"),
-        *("disks", "depends_on", "winrm", "settings"),
+        *("disks", "depends_on", "winrm", "settings", "resolvers"),
     }
     assert {field.name for field in fields(MachinePlan)} == known
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -138,3 +139,9 @@ def test_windows_steps_are_powershell(plan: LabPlan) -> None:
     assert shell.files[0].content.startswith(b"$ErrorActionPreference = 'Stop'\r\n")
     assert script.argv[-2:] == (script.files[0].path, "-Force")
     assert tool.argv == (tool.files[0].path,)
+
+
+def test_a_name_server_is_written_down_only_where_a_way_out_has_one(plan: LabPlan) -> None:
+    assert "/etc/resolv.conf" not in files(made(plan))
+    found = files(made(plan, resolvers=(IPv4Address("10.1.0.254"),)))["/etc/resolv.conf"]
+    assert (found.content, found.mode) == (b"nameserver 10.1.0.254\n", "0644")

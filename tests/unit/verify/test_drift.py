@@ -87,3 +87,7 @@ def test_a_machine_that_does_not_run_has_no_nics_to_compare() -> None:
 
 def test_leftovers() -> None:
     assert kinds(replace(CLEAN, leftovers=("qemu 4711",))) == [("leftover", "", Verdict.FAIL)]
+
+
+def test_what_is_broken_beside_machines_decides_nothing() -> None:
+    assert kinds(replace(CLEAN, faults=("the way out of red is gone",))) == [("not-running", "", Verdict.INCONCLUSIVE)]

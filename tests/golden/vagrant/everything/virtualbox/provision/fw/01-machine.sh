@@ -179,6 +179,10 @@ ExecStart=/bin/sh /etc/labctl/network.sh
 WantedBy=multi-user.target
 END
 chown root:root /etc/systemd/system/labctl-network.service
+install -D -m 0644 /dev/stdin /etc/resolv.conf <<'END'
+nameserver 203.0.113.1
+END
+chown root:root /etc/resolv.conf
 install -D -m 0644 /dev/stdin /etc/labctl/router.nft <<'END'
 # Written by labctl from the lab's policy; replaced whenever the lab is configured.
 table inet labctl
