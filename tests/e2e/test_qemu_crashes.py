@@ -26,9 +26,10 @@ from tests.support.images import debian
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 WORKER = """
-import pickle, sys
+import pickle, signal, sys
 from pathlib import Path
 from labctl.providers.qemu.provider import QemuProvider
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell without job control starts us without
 job = pickle.loads(sys.stdin.buffer.read())
 QemuProvider(Path(sys.argv[1]), lambda event: print(event.status, event.step, event.subject, flush=True)).up(job)
 """

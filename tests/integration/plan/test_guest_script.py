@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,26 +149,49 @@ def test_a_wrong_password_would_be_noticed() -> None:
     assert not _fits("wrong", hashed)
 
 
-def test_sshd_is_told_once_about_a_new_host_key(plan: LabPlan, tmp_path: Path) -> None:
+# Behaves as the server does: it reads its key, writes its number a while later, and does all that again when told to.
+SSHD = """\
+told=no
+trap 'told=yes' HUP
+echo up
+while :; do
+  sleep 0.5
+  echo listens >>FOLDER/log
+  echo $$ >FOLDER/sshd.pid
+  until [ "$told" = yes ]; do sleep 0.05; done
+  told=no
+  echo told >>FOLDER/log
+done
+"""
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["starting", "listening"])
+def test_sshd_is_told_once_about_a_new_host_key_and_awaited(plan: LabPlan, tmp_path: Path, early: bool) -> None:
     wanted = personality(plan, plan.machine("desk"), authorized_keys=(), host_key=("PRIVATE", "PUBLIC"))
-    reload = wanted.script[wanted.script.index("known=''") :].replace("/run/", f"{tmp_path}/")
-    daemon = subprocess.Popen(
-        ["sh", "-c", f"trap 'echo told >>{tmp_path}/log' HUP; echo up; while :; do sleep 0.05; done"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert daemon.stdout is not None and daemon.stdout.readline() == "up\n"
-        (tmp_path / "sshd.pid").write_text(f"{daemon.pid}\n")
-        for _ in range(2):
-            subprocess.run(["sh", "-e", "-c", reload], check=True)
-        subprocess.run(
-            ["sh", "-c", f"for i in 1 2 3 4 5 6 7 8; do [ -e {tmp_path}/log ] || sleep 0.1; done"], check=True
-        )
-        assert (tmp_path / "log").read_text() == "told\n"
-    finally:
-        daemon.kill()
-        daemon.communicate()
+    reload = wanted.script[wanted.script.index("sshd_runs()") :].replace("/run/", f"{tmp_path}/")
+    dash = shutil.which("dash")
+    assert dash is not None
+    shutil.copy(dash, tmp_path / "sshd")  # the process has the server's name
+    argv = [tmp_path / "sshd", "-c", SSHD.replace("FOLDER", str(tmp_path))]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as daemon:
+        try:
+            assert daemon.stdout is not None and daemon.stdout.readline() == "up\n"
+            while not early and not (tmp_path / "sshd.pid").exists():
+                time.sleep(0.05)
+            for _ in range(2):
+                subprocess.run(["sh", "-e", "-c", reload], check=True)
+            # whoever logs in now meets the new key
+            assert (tmp_path / "log").read_text().split() == ["listens", "told", "listens"]
+        finally:
+            daemon.kill()
+
+
+def test_without_sshd_nothing_is_waited_for(plan: LabPlan, tmp_path: Path) -> None:
+    wanted = personality(plan, plan.machine("desk"), authorized_keys=(), host_key=("PRIVATE", "PUBLIC"))
+    reload = wanted.script[wanted.script.index("sshd_runs()") :].replace("/run/", f"{tmp_path}/")
+    reload = reload.replace("/proc/", f"{tmp_path}/proc/")
+    subprocess.run(["sh", "-e", "-c", reload], check=True, timeout=5)
+    assert (tmp_path / "labctl-host-key").exists()
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
