@@ -1,4 +1,4 @@
-"""Each lab that ships comes up, is proven, survives a stop, and goes without a trace."""
+"""Each lab that ships comes up, is proven, and goes without a trace; one of them survives a stop."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def test_a_shipped_lab_lives_a_whole_life(name: str, labctl: Labctl, shipped: Ca
     expected = {flow["expected"] for flow in report["flows"]}
     assert expected == ({"deny"} if name == "quickstart" else {"pass", "deny"})
 
-    labctl.run("down", lab)
-    assert {machine["state"] for machine in labctl.json("status", lab)["machines"]} == {"stopped"}
-    labctl.run("up", lab)
-    assert labctl.json("status", lab)["state"] == "up"
+    if name == "quickstart":
+        labctl.run("down", lab)
+        assert {machine["state"] for machine in labctl.json("status", lab)["machines"]} == {"stopped"}
+        labctl.run("up", lab)
+        assert labctl.json("status", lab)["state"] == "up"
 
     labctl.run("destroy", lab, "--yes")
     assert labctl.json("list") == []

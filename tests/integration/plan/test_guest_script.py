@@ -172,7 +172,8 @@ def test_sshd_is_told_once_about_a_new_host_key_and_awaited(plan: LabPlan, tmp_p
     dash = shutil.which("dash")
     assert dash is not None
     shutil.copy(dash, tmp_path / "sshd")  # the process has the server's name
-    argv = [tmp_path / "sshd", "-c", SSHD.replace("FOLDER", str(tmp_path))]
+    # a shell cannot catch what was ignored when it started, as under nohup
+    argv = ["env", "--default-signal=HUP", tmp_path / "sshd", "-c", SSHD.replace("FOLDER", str(tmp_path))]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as daemon:
         try:
             assert daemon.stdout is not None and daemon.stdout.readline() == "up\n"
