@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from labctl import __version__
-from labctl.cli import access_commands, host_commands, run_commands, spec_commands
+from labctl.cli import access_commands, host_commands, import_command, run_commands, spec_commands
 from labctl.cli.output import say
 
 
@@ -66,6 +66,7 @@ WRITE, RUN, ENTER, HOST = "Write a lab", "Run a lab", "Enter a lab", "This host"
 _TREE = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 
 app.command("init", rich_help_panel=WRITE)(spec_commands.init)
+app.command("import", rich_help_panel=WRITE)(import_command.import_)
 app.command("validate", rich_help_panel=WRITE)(spec_commands.validate)
 app.command("plan", rich_help_panel=WRITE)(spec_commands.plan)
 app.command("graph", rich_help_panel=WRITE)(spec_commands.graph)

@@ -1,0 +1,1 @@
+"""Other tools' descriptions of labs, translated into labctl's language."""
