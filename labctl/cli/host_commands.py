@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labctl.cli.options import JsonOption, LabArgument, ProviderOption, QuietOption, YesOption
 from labctl.cli.output import progress, say, say_json, table
 
+if TYPE_CHECKING:
+    from labctl.images import BoxFile
+
 image = typer.Typer(
-    no_args_is_help=True, help="Images: list, build, prepare, pull, import, remove.", rich_markup_mode="markdown"
+    no_args_is_help=True,
+    help="Images: list, build, make boxes of, prepare, pull, import, remove.",
+    rich_markup_mode="markdown",
 )
 
 
@@ -40,10 +47,16 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 @image.command("list")
-def image_list(as_json: JsonOption = False) -> None:
+def image_list(
+    boxes: Annotated[bool, typer.Option("--boxes", help="The Vagrant boxes in the cache instead.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """List the images of the catalogue and what is in the cache."""
-    from labctl.images import list_images
+    from labctl.images import list_boxes, list_images
 
+    if boxes:
+        _show_boxes(list_boxes(), as_json)
+        return
     found = list_images()
     if as_json:
         say_json(found)
@@ -64,6 +77,16 @@ def image_list(as_json: JsonOption = False) -> None:
     )
 
 
+def _show_boxes(found: Sequence[BoxFile], as_json: bool) -> None:
+    if as_json:
+        say_json(found)
+        return
+    table(
+        ("BOX", "VERSION", "PROVIDER", "SIZE", "SHA256", "FILE"),
+        [(b.name, b.version, b.provider, f"{b.size >> 20} MiB", b.sha256[:12], str(b.path)) for b in found],
+    )
+
+
 @image.command("build")
 def image_build(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Images of the catalogue.")],
@@ -81,6 +104,42 @@ def image_build(
     else:
         for one in made:
             say(f"{one.name}  {one.digest[:12]}  {one.disk}")
+
+
+@image.command("box")
+def image_box(
+    name: Annotated[str, typer.Argument(help="An image that is built from packages.")],
+    provider: Annotated[
+        str, typer.Option("--provider", "-p", metavar="NAME", help="Whose box: virtualbox or libvirt.")
+    ],
+    packages: Annotated[str, typer.Option(metavar="A,B", help="Distribution packages to put into it.")] = "",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Put it here too, with a metadata.json for `vagrant box add`."
+        ),
+    ] = None,
+    url: Annotated[
+        str, typer.Option(metavar="URL", help="With -o: where a web server will show DIR.", show_default="files here")
+    ] = "",
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a Vagrant box of an image: no box registry is needed. A second call finds it in the cache."""
+    from labctl.errors import UsageError
+    from labctl.images import publish_box, resolve_box
+
+    if url and output is None:
+        raise UsageError("--url says where the folder of --output will be found", hint="Add -o DIR.")
+    with progress(quiet or as_json) as listener:
+        made = resolve_box(name, [word for word in packages.split(",") if word], provider, listener)
+        catalogue = publish_box(made, output, url) if output is not None else None
+    if as_json:
+        say_json(made)
+        return
+    say(f"{made.name}  {made.version}  {made.provider}  {made.size >> 20} MiB  {made.sha256[:12]}  {made.path}")
+    if catalogue is not None:
+        say(f"vagrant box add {shlex.quote(str(catalogue))} --provider {made.provider}")
 
 
 @image.command("prepare")

@@ -3,22 +3,40 @@
 The functions a caller needs are here; the modules below are how they work.
 """
 
-from labctl.images.api import box, build, import_file, list_images, pull, remove, resolve, verify
-from labctl.images.host_tools import Missing, missing
+from labctl.images.api import (
+    box,
+    build,
+    import_file,
+    list_boxes,
+    list_images,
+    publish_box,
+    pull,
+    remove,
+    resolve,
+    resolve_box,
+    verify,
+)
+from labctl.images.boxes.model import BoxFile
+from labctl.images.host_tools import Missing, missing, missing_for_boxes
 from labctl.images.model import Box, Image, ImageStatus
 
 __all__ = [
     "Box",
+    "BoxFile",
     "Image",
     "ImageStatus",
     "Missing",
     "box",
     "build",
     "import_file",
+    "list_boxes",
     "list_images",
     "missing",
+    "missing_for_boxes",
+    "publish_box",
     "pull",
     "remove",
     "resolve",
+    "resolve_box",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""What the rest of labctl does with images."""
+"""What the rest of labctl does with images, and with boxes made of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from labctl.errors import ImageError
 from labctl.events import Listener, ignore
 from labctl.host.runner import Runner
 from labctl.images import catalogue
+from labctl.images.boxes.model import PROVIDERS as BOX_PROVIDERS
+from labctl.images.boxes.model import SOURCE as BOX_SOURCE
+from labctl.images.boxes.model import BoxFile, box_file
 from labctl.images.model import Box, Download, Entry, Image, ImageStatus, Recipe
 from labctl.images.store import Store, Stored
 
@@ -27,12 +30,52 @@ def resolve(
     """The image ``name`` with ``packages`` in it, from the cache, or made now.
 
     An image with packages is built on the host on top of ``name`` and shared by all machines that want the same ones.
+    For a provider of Vagrant it is a box: its ``disk`` is the box file, its ``digest`` that file's.
     Raises ImageError, HostError, BusyError, and SpecError for a wrong catalogue.
     """
+    if provider in BOX_PROVIDERS:
+        return resolve_box(name, packages, provider, listener, runner).image()
     if provider != "qemu":
         raise ImageError(f"labctl makes no images for {provider}", hint="That provider has boxes of its own.")
     workshop = _workshop(listener, runner)
     return workshop.get(name, _checked(packages)).image()
+
+
+def resolve_box(
+    name: str,
+    packages: Sequence[str] = (),
+    provider: str = "virtualbox",
+    listener: Listener = ignore,
+    runner: Runner | None = None,
+) -> BoxFile:
+    """The Vagrant box of the image ``name`` with ``packages`` in it, from the cache, or made now.
+
+    provider: ``virtualbox`` or ``libvirt``. Raises ImageError, HostError, BusyError, and SpecError for a wrong
+    catalogue.
+    """
+    from labctl.images.boxes.workshop import BoxWorkshop
+
+    return BoxWorkshop(Store(), listener, runner or Runner()).box(name, _checked(packages), provider)
+
+
+def publish_box(box: BoxFile, folder: Path, base_url: str = "") -> Path:
+    """Put a box into a folder that serves as a box registry; returns its ``metadata.json`` for ``vagrant box add``.
+
+    base_url: where a web server will show the folder; without it, the addresses are those of files on this computer.
+    Raises ImageError and HostError.
+    """
+    from labctl.images.boxes import registry
+
+    if base_url and not catalogue.is_url(base_url):
+        raise ImageError(f"{base_url!r} is no place to fetch from", hint="Begin it with https:// or http://.")
+    entry = catalogue.load().get(box.image_name)
+    return registry.publish(box, folder, entry.description if entry else "", base_url)
+
+
+def list_boxes() -> tuple[BoxFile, ...]:
+    """The undamaged boxes in the cache, sorted by name, provider and version."""
+    found = (box_file(one) for one in Store().entries() if one.source == BOX_SOURCE and not one.damage())
+    return tuple(sorted(found, key=lambda box: (box.name, box.provider, box.version)))
 
 
 def build(name: str, listener: Listener = ignore, *, again: bool = False, runner: Runner | None = None) -> Image:
@@ -77,9 +120,10 @@ def import_file(
 
 
 def remove(name: str) -> tuple[Path, ...]:
-    """Remove every version of an image from the cache; returns the folders that are gone. Raises ImageError for none.
+    """Remove every version of an image from the cache, and its boxes; returns the folders that are gone.
 
-    A running machine keeps the files it has open; a stopped one cannot start again without them.
+    Raises ImageError where there are none. A running machine keeps the files it has open; a stopped one cannot start
+    again without them.
     """
     gone = Store().remove(name)
     if not gone:
@@ -88,7 +132,7 @@ def remove(name: str) -> tuple[Path, ...]:
 
 
 def verify(name: str) -> tuple[str, ...]:
-    """Read every file of an image again; what is wrong with each version, one line per damaged one."""
+    """Read every file of an image and of its boxes again; what is wrong with each version, one line per damaged one."""
     found = ((stored, stored.damage(thorough=True)) for stored in Store().entries(name))
     return tuple(f"{stored.folder}: {damage}" for stored, damage in found if damage)
 
@@ -98,6 +142,8 @@ def list_images() -> tuple[ImageStatus, ...]:
     entries = catalogue.load()
     stored: dict[str, list[Stored]] = {}
     for one in Store().entries():
+        if one.source == BOX_SOURCE:
+            continue
         stored.setdefault(one.name, []).append(one)
     own = {name: Entry(name) for name in stored if name not in entries}
     return tuple(

@@ -20,6 +20,10 @@ from labctl.images import leftovers
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _MEMORY_NEEDED = 3 << 30  # a root file system, the same as a raw disk, and room for what packages add
 _MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - a folder of our own with an unguessable name is made in it
+# Where distributions keep GRUB's parts, those of them that boxes need, and the programs that put them into place.
+GRUB = Path("/usr/lib/grub")
+_BOX_FILES = {"i386-pc/boot.img": "grub-pc-bin", "x86_64-efi/modinfo.sh": "grub-efi-amd64-bin"}
+_BOX_PROGRAMS = {"grub-mkimage": "grub-common", "mformat": "mtools", "debugfs": "e2fsprogs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +54,23 @@ def missing() -> tuple[Missing, ...]:
     return tuple(lacks)
 
 
+def missing_for_boxes() -> tuple[Missing, ...]:
+    """What keeps this host from making Vagrant boxes of images that it has. Starts no program."""
+    if sys.platform != "linux":
+        return (Missing("Linux: boxes are made there", "Make them on another computer: labctl image box NAME -o DIR"),)
+    packages = {f"the program {name}": package for name, package in _BOX_PROGRAMS.items() if not _which(name)}
+    packages |= {f"the file {GRUB / name}": p for name, p in _BOX_FILES.items() if not (GRUB / name).exists()}
+    return tuple(Missing(what, f"sudo apt install {package}") for what, package in packages.items())
+
+
 def require() -> None:
     """Raise HostError with every remedy where this host cannot build images."""
-    fatal = [lack for lack in missing() if lack.fatal]
-    if fatal:
-        raise HostError(
-            "this host cannot build images",
-            details="\n".join(f"missing: {lack.what}" for lack in fatal),
-            hint="\n".join(dict.fromkeys(lack.remedy for lack in fatal)),
-        )
+    _refuse_without("build images", missing())
+
+
+def require_for_boxes() -> None:
+    """Raise HostError with every remedy where this host cannot make boxes."""
+    _refuse_without("make Vagrant boxes", missing_for_boxes())
 
 
 def build_runner(runner: Runner, scratch: Path) -> Runner:
@@ -126,6 +138,16 @@ def full_disk(error: CommandError) -> HostError | None:
         details=error.result.last_words(2),
         hint="Free 2 GiB and repeat the command; nothing was left behind.",
     )
+
+
+def _refuse_without(what: str, lacks: tuple[Missing, ...]) -> None:
+    fatal = [lack for lack in lacks if lack.fatal]
+    if fatal:
+        raise HostError(
+            f"this host cannot {what}",
+            details="\n".join(f"missing: {lack.what}" for lack in fatal),
+            hint="\n".join(dict.fromkeys(lack.remedy for lack in fatal)),
+        )
 
 
 def _rootless() -> list[Missing]:

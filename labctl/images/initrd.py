@@ -11,13 +11,14 @@ from labctl.errors import ImageError
 INIT = Path(__file__).parent / "initrd.sh"
 
 # The root disk, the agent's port, entropy and NICs; what they depend on is looked up.
-_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "virtio-rng", "virtio_net")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "virtio-rng", "virtio_net")
 _EMPTY_FOLDERS = ("bin", "dev", "lib", "proc", "root", "sys")
 
 
-def build(root: Path) -> bytes:
+def build(root: Path, modules: tuple[str, ...] = MODULES, init: bytes | None = None) -> bytes:
     """The initrd for the one kernel in an unpacked root file system. The same bytes for the same content.
 
+    modules: names of drivers; what they depend on is added. init: its program, where that is not ``INIT``.
     Raises ImageError where the root lacks a kernel's modules or busybox.
     """
     versions = sorted((root / "usr/lib/modules").glob("*/modules.dep"))
@@ -30,9 +31,9 @@ def build(root: Path) -> bytes:
     if not busybox.is_file():
         raise ImageError("the image has no busybox", hint="Add busybox-static to the recipe's packages.")
     folder = versions[0].parent
-    order = load_order(_MODULES, versions[0].read_text(), (folder / "modules.builtin").read_text())
+    order = load_order(modules, versions[0].read_text(), (folder / "modules.builtin").read_text())
     files: dict[str, tuple[int, bytes]] = dict.fromkeys(_EMPTY_FOLDERS, (0o040755, b""))
-    files["init"] = (0o100755, INIT.read_bytes())
+    files["init"] = (0o100755, INIT.read_bytes() if init is None else init)
     files["bin/busybox"] = (0o100755, busybox.read_bytes())
     files["lib/order"] = (0o100644, "".join(f"{Path(m).name.removesuffix('.xz')}\n" for m in order).encode())
     for module in order:

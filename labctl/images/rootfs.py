@@ -24,8 +24,9 @@ _MASKED_UNITS = (
     *("systemd-user-sessions.service", "remote-fs.target", "getty-static.service", "modprobe@.service"),
     *("cryptsetup.target", "integritysetup.target", "veritysetup.target"),
 )
-# With systemd-user-sessions off, nothing would remove the file that this makes, and only root could log in.
-_MASKED_TMPFILES = ("systemd-nologin.conf",)
+# systemd-nologin.conf: with systemd-user-sessions off, nothing would remove the file that it makes, and only root could
+# log in. tmp.conf empties /tmp, after labctl or Vagrant may have put something there: they do not wait for it.
+_MASKED_TMPFILES = ("systemd-nologin.conf", "tmp.conf")
 # Kept: fstab and sysv, which packages and users rely on.
 _MASKED_GENERATORS = (
     *("cryptsetup", "debug", "getty", "gpt-auto", "hibernate-resume", "integritysetup", "rc-local", "run"),

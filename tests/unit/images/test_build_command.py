@@ -57,8 +57,8 @@ def test_a_package_name_that_is_none_is_refused_before_anything_is_built(package
 
 
 def test_an_image_for_another_provider_is_refused() -> None:
-    with pytest.raises(ImageError, match="virtualbox"):
-        resolve("debian-12", provider="virtualbox")
+    with pytest.raises(ImageError, match="incus"):
+        resolve("debian-12", provider="incus")
 
 
 def test_a_host_without_the_tools_hears_all_remedies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
