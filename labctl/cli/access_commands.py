@@ -28,11 +28,12 @@ def ssh(
 ) -> None:
     """Open a shell in a machine over SSH, or run a command there. Options come before the machine's name."""
     from labctl.lifecycle import access, locate
+    from labctl.providers.ssh import ssh_argv
 
     lab, rest = split_words(words or [])
     running = locate.find(lab, instance=instance)
     machine = access.pick(running, rest[0] if rest else None)
-    argv = access.ssh_argv(running.provider.endpoint(running.plan, machine), rest[1:], user=user)
+    argv = ssh_argv(running.provider.endpoint(running.plan, machine), rest[1:], user=user)
     sys.stdout.flush()
     if os.name == "posix":
         os.execvp(argv[0], argv)  # noqa: S606 - the user's terminal now belongs to ssh

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import shlex
 import signal
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -113,6 +115,43 @@ class Runner:
             )
         return result
 
+    def follow(
+        self,
+        argv: Sequence[Argument],
+        said: Callable[[str], None],
+        *,
+        timeout: float,
+        cwd: Path | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Result:
+        """Run a long program to its end and hand each line of its standard output on as it comes.
+
+        Does not raise where the program fails: ``Result.code`` says so, None where it did not end within ``timeout``
+        seconds or was cancelled. Then it is first asked to end (SIGINT), as by Ctrl-C, and killed with all it started
+        if it takes long. Raises HostError where it cannot be started.
+        """
+        started = time.monotonic()
+        with tempfile.TemporaryFile() as errors:
+            process = self._popen(argv, False, cwd, (), subprocess.PIPE, stderr=errors)
+            lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+            reader = threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True)
+            reader.start()
+            kept: list[str] = []
+            try:
+                ended = _hand_on(lines, said, kept, lambda: cancelled() or time.monotonic() - started > timeout)
+            except BaseException:
+                _end(process)
+                raise
+            if not ended:
+                _end(process)
+            code = process.wait() if ended else None
+            reader.join()
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - _KEPT_BYTES))
+            shown = tuple(str(a) for a in argv)
+            result = Result(shown, code, "\n".join(kept).encode(), errors.read(), time.monotonic() - started)
+        self._note(result.argv, "given up" if code is None else str(code), result.seconds)
+        return result
+
     def spawn(
         self,
         argv: Sequence[Argument],
@@ -174,6 +213,43 @@ class Runner:
 
 
 _LOG_LOCK = threading.Lock()
+_KEPT_LINES = 200  # of a long program's output, for its last words
+_KEPT_BYTES = 64 << 10
+_GRACE_SECONDS = 10.0
+
+
+def _read_lines(output: IO[bytes], lines: queue.SimpleQueue[str | None]) -> None:
+    with output:
+        for line in output:
+            lines.put(line.decode(errors="replace").rstrip("\r\n"))
+    lines.put(None)
+
+
+def _hand_on(
+    lines: queue.SimpleQueue[str | None], said: Callable[[str], None], kept: list[str], given_up: Callable[[], bool]
+) -> bool:
+    """Hand lines on until there are no more (True) or the program is given up (False)."""
+    while not given_up():
+        with contextlib.suppress(queue.Empty):
+            line = lines.get(timeout=0.2)
+            if line is None:
+                return True
+            kept.append(line)
+            del kept[:-_KEPT_LINES]
+            said(line)
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end as Ctrl-C does, then kill it with all that it started."""
+    if os.name == "posix":
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+    kill_group(process)
+    process.wait()
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from labctl.errors import UsageError
 from labctl.lifecycle.locate import Running
-from labctl.providers.base import Endpoint, ExecResult
+from labctl.providers.base import ExecResult
 
 
 def pick(lab: Running, machine: str | None) -> str:
@@ -19,22 +19,6 @@ def pick(lab: Running, machine: str | None) -> str:
         what = f"{lab.plan.lab} has no machine called {machine!r}" if machine else "say which machine"
         raise UsageError(what, hint=f"Machines: {', '.join(names)}.")
     return machine
-
-
-def ssh_argv(endpoint: Endpoint, command: Sequence[str] = (), *, user: str | None = None) -> list[str]:
-    """The ssh command line that reaches an endpoint, its host key pinned, the user's own SSH settings left out."""
-    options = {
-        "IdentityFile": str(endpoint.identity),
-        "IdentitiesOnly": "yes",
-        "UserKnownHostsFile": str(endpoint.known_hosts),
-        "StrictHostKeyChecking": "yes",
-        "LogLevel": "ERROR",
-        "ServerAliveInterval": "15",
-    }
-    argv = ["ssh", "-F", "none", "-p", str(endpoint.port)]
-    for key, value in options.items():
-        argv += ["-o", f'{key}="{value}"' if " " in value else f"{key}={value}"]
-    return [*argv, f"{user or endpoint.user}@{endpoint.host}", *command]
 
 
 def execute(lab: Running, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 600) -> ExecResult:

@@ -86,6 +86,8 @@ def boot_images(plan: LabPlan, source: str | None, listener: Listener = ignore) 
     made: dict[tuple[str, tuple[str, ...]], Image] = {}
     images: dict[str, BootImage] = {}
     for machine in plan.machines:
+        if "/" in machine.image:  # a box from elsewhere, which Vagrant fetches itself
+            continue
         wanted = (machine.image, tuple(sorted(set(machine.packages))))
         if wanted not in made:
             made[wanted] = resolve(machine.image, wanted[1], provider=source, listener=listener)

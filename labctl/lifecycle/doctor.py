@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from labctl.errors import LabctlError
 from labctl.host.folders import cache_root, state_root
-from labctl.images import missing
+from labctl.images import missing, missing_for_boxes
 from labctl.lifecycle.locate import choose_backend
 from labctl.providers import PROVIDERS
 from labctl.providers.base import Backend, Capabilities, Lack
@@ -62,7 +62,11 @@ def _lacking_for_images(backend: Backend) -> tuple[Lack, ...]:
     """What building images lacks here. Never fatal for a provider: images can also be fetched or imported."""
     if backend.images is None:
         return ()
-    return tuple(Lack(f"images cannot be built: {one.what}", one.remedy, fatal=False) for one in missing())
+    lacks = tuple(Lack(f"images cannot be built: {one.what}", one.remedy, fatal=False) for one in missing())
+    if backend.images != "qemu":
+        boxes = missing_for_boxes()
+        lacks += tuple(Lack(f"boxes cannot be made: {one.what}", one.remedy, fatal=False) for one in boxes)
+    return lacks
 
 
 def _provider(name: str) -> ProviderReport:

@@ -23,6 +23,7 @@ _MANAGEMENT_SUBNETS = tuple(
     IPv4Network(text)
     for text in ("10.0.2.0/24", "10.255.255.0/24", "192.168.255.0/24", "172.31.255.0/24", "198.18.255.0/24")
 )
+_SHARED_POOL, _SHARED_PREFIX = IPv4Network("10.0.0.0/8"), 24
 
 
 def build(
@@ -43,6 +44,8 @@ def build(
         name: tuple(g for g in (machine.gateway, machine.gateway6) if g is not None)
         for name, _, machine in spec.copies()
     }
+    management = _management(networks, provider, names.key(spec.name, instance))
+    seats_there = _management_addresses(machines, management, previous) if management.shared else {}
     rules = forward_rules(spec.policy, topology, machines)
     machines = tuple(
         replace(
@@ -50,6 +53,7 @@ def build(
             **routes_of(machine, topology, gateways[machine.name]),
             forward=rules.get(machine.name, ()),
             resolvers=_resolvers(machine, topology),
+            management_address=seats_there.get(machine.name),
         )
         for machine in machines
     )
@@ -62,7 +66,7 @@ def build(
         seal=spec.seal,
         networks=networks,
         machines=machines,
-        management=_management(networks),
+        management=management,
         waves=_waves(machines),
         flows=(),
         policy=spec.policy,
@@ -176,9 +180,11 @@ def _meant(copies: Mapping[str, tuple[str, ...]], wanted: str) -> tuple[str, ...
     return copies.get(wanted, (wanted,))
 
 
-def _management(networks: Sequence[NetworkPlan]) -> ManagementPlan:
-    """The layout of QEMU's user networking: host .2, resolver .3, guest .15."""
+def _management(networks: Sequence[NetworkPlan], provider: str, key: str) -> ManagementPlan:
+    """Everywhere but on libvirt the layout of QEMU's user networking: host .2, resolver .3, guest .15."""
     used = [network.subnet for network in networks if network.subnet is not None]
+    if provider == "libvirt":
+        return _shared_management(used, key)
     for subnet in _MANAGEMENT_SUBNETS:
         if not any(subnet.overlaps(other) for other in used):
             return ManagementPlan(subnet, subnet[2], subnet[3], IPv4Interface((subnet[15], subnet.prefixlen)))
@@ -186,6 +192,52 @@ def _management(networks: Sequence[NetworkPlan]) -> ManagementPlan:
         "the lab's networks leave no subnet for the management path",
         hint="Keep one of these free: " + ", ".join(map(str, _MANAGEMENT_SUBNETS)),
     )
+
+
+def _shared_management(used: Sequence[IPv4Network], key: str) -> ManagementPlan:
+    """A /24 of its own: the host has an address in it, so two instances on one host must not share one.
+
+    Which one follows from the instance's key; a subnet that a network of the lab uses is passed over.
+    """
+    count = 1 << (_SHARED_PREFIX - _SHARED_POOL.prefixlen)
+    for step in range(count):
+        base = int(_SHARED_POOL.network_address) + ((int(key, 16) + step) % count << (32 - _SHARED_PREFIX))
+        subnet = IPv4Network((base, _SHARED_PREFIX))
+        if not any(subnet.overlaps(other) for other in used):
+            return ManagementPlan(
+                subnet, subnet[1], subnet[1], IPv4Interface((subnet[2], subnet.prefixlen)), shared=True
+            )
+    raise UsageError(
+        f"the lab's networks leave no room in {_SHARED_POOL} for the management network", hint="Use smaller subnets."
+    )
+
+
+def _management_addresses(
+    machines: Sequence[MachinePlan], management: ManagementPlan, previous: LabPlan | None
+) -> Mapping[str, IPv4Interface]:
+    """Who has which address on a shared management network: by hash, but whoever has one keeps it."""
+    subnet = management.subnet
+    before = {m.name: m.management_address for m in previous.machines} if previous else {}
+    found = {
+        machine.name: address
+        for machine in machines
+        if (address := before.get(machine.name)) is not None and address.network == subnet
+    }
+    taken = {address.ip for address in found.values()} | {management.host}
+    for machine in machines:
+        if machine.name in found:
+            continue
+        places = subnet.num_addresses - 2
+        first = names.number("management", machine.uuid) % places
+        free = (subnet[1 + (first + step) % places] for step in range(places))
+        chosen = next((candidate for candidate in free if candidate not in taken), None)
+        if chosen is None:
+            raise UsageError(
+                f"the management network {subnet} has no address for {machine.name}", hint="Use fewer machines."
+            )
+        found[machine.name] = IPv4Interface((chosen, subnet.prefixlen))
+        taken.add(chosen)
+    return found
 
 
 def _waves(machines: Sequence[MachinePlan]) -> tuple[tuple[str, ...], ...]:

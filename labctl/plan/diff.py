@@ -27,6 +27,7 @@ _ACTION_OF_FIELD: Mapping[str, Action] = {
     "cpus": "restart",
     "gui": "restart",
     "management_mac": "restart",
+    "management_address": "restart",
     "steps": "provision",
     "router": "configure",
     "routes": "configure",

@@ -20,7 +20,8 @@ from labctl.plan.policy import matches
 from labctl.plan.topology import FAMILIES, Family, Topology
 from labctl.spec.model import PolicyRule
 
-_TCP_PORTS = (22,)  # SSH, which guests have
+_SSH = 22
+_TCP_PORTS = (_SSH,)  # guests have it
 _UDP_PORTS = (9,)  # discard: nobody answers there, so a probe needs a listener of the verifier
 _DNS = 53
 _LAST_PORT = 65535
@@ -299,11 +300,18 @@ def _from_management(plan: LabPlan, machine: MachinePlan, others: Sequence[_Targ
     device = plan.management.device
     yield from _denied(machine.name, device, 4)
     resolver: tuple[tuple[FlowProtocol, int], ...] = (("tcp", _DNS), ("udp", _DNS))
-    for address in (plan.management.host, plan.management.dns):
+    for address in dict.fromkeys((plan.management.host, plan.management.dns)):
         for protocol, port in resolver:
             why = "the management path answers nothing"
             yield Flow(machine.name, device, MANAGEMENT, "", 4, protocol, port, "deny", str(address), why=why)
+    why = "the management path leads to no guest"
+    if plan.management.shared:
+        for other in plan.machines:
+            if other is not machine and other.management_address is not None:
+                there = str(other.management_address.ip)
+                yield Flow(machine.name, device, other.name, device, 4, "tcp", _SSH, "deny", there, why=why)
+        return
     first = {target.seat.machine.name: target for target in reversed(others) if 4 in target.address}
     for name in dict.fromkeys(target.seat.machine.name for target in others if 4 in target.address):
-        why, interface = "the management path leads to no guest", first[name].seat.interface.device
-        yield Flow(machine.name, device, name, interface, 4, "tcp", 22, "deny", first[name].address[4], why=why)
+        interface = first[name].seat.interface.device
+        yield Flow(machine.name, device, name, interface, 4, "tcp", _SSH, "deny", first[name].address[4], why=why)

@@ -69,9 +69,11 @@ class InterfacePlan:
 
 @dataclass(frozen=True, slots=True)
 class ManagementPlan:
-    """The management path: the same private subnet behind each machine's own NIC, overlapping no lab network.
+    """The management path: a private subnet behind a NIC of each machine, overlapping no lab network.
 
-    host is the engine's own address there, dns the one that a resolver would have, guest the guest's.
+    Each machine has one of its own, all alike, or (``shared``) they are on one network of the host's that must not let
+    them meet. host is the engine's own address there, dns the one that a resolver would have, guest the guest's; where
+    it is shared, each guest has an address of its own, ``MachinePlan.management_address``.
     """
 
     subnet: IPv4Network
@@ -79,6 +81,7 @@ class ManagementPlan:
     dns: IPv4Address
     guest: IPv4Interface
     device: str = "mgmt"
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -142,6 +145,7 @@ class MachinePlan:
     winrm: WinRMSpec | None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     resolvers: tuple[IPv4Address, ...] = ()
+    management_address: IPv4Interface | None = None
 
     def interface(self, device: str) -> InterfacePlan:
         """The interface with this device name; KeyError where there is none."""

@@ -96,12 +96,14 @@ class ObservedNic:
 @dataclass(frozen=True, slots=True)
 class Observed:
     """What is: machines and NICs as the engine reports them. leftovers: things with labctl's mark for this instance
-    that the plan does not have. faults: what the plan has beside machines and does not work, for people."""
+    that the plan does not have. faults: what the plan has beside machines and does not work, for people. openings:
+    machine and, for people, what its engine lets through that no plan allows, such as a shared folder."""
 
     machines: tuple[MachineStatus, ...]
     nics: tuple[ObservedNic, ...] = ()
     leftovers: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    openings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

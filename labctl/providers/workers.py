@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from labctl.errors import GuestError, LabctlError, ProviderError
+from labctl.events import Event, Listener
+from labctl.plan.model import LabPlan
 
 
 class CancelledError(Exception):
@@ -56,6 +58,29 @@ def each(names: Sequence[str], work: Callable[[str], None], *, jobs: int, stop: 
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+    return failures
+
+
+def in_waves(
+    plan: LabPlan, work: Callable[[str], None], *, jobs: int, stop: Stop, listener: Listener
+) -> Mapping[str, LabctlError]:
+    """Do ``work`` for every machine, those that others depend on first. Gives the failures by name.
+
+    What depends on a machine that failed is skipped, which ``listener`` is told; the others go on.
+    """
+    failures: dict[str, LabctlError] = {}
+    lost: set[str] = set()
+    for wave in plan.waves:
+        ready = []
+        for name in wave:
+            blockers = sorted(lost & set(plan.machine(name).depends_on))
+            if blockers:
+                lost.add(name)
+                listener(Event("skipped", "boot", name, f"it depends on {', '.join(blockers)}, which failed"))
+            else:
+                ready.append(name)
+        failures |= each(ready, work, jobs=jobs, stop=stop)
+        lost |= set(failures)
     return failures
 
 

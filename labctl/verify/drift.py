@@ -28,6 +28,7 @@ def compare(plan: LabPlan, observed: Observed) -> tuple[Finding, ...]:
         Finding("extra-nic", nic.machine, f"{_shown(nic)} of an unknown machine", Verdict.FAIL) for nic in strangers
     ]
     found += [Finding("leftover", "", f"{thing} is not in the plan", Verdict.FAIL) for thing in observed.leftovers]
+    found += [Finding("opening", name, f"{name}: {what}", Verdict.FAIL) for name, what in observed.openings]
     found += [Finding("not-running", "", fault, Verdict.INCONCLUSIVE) for fault in observed.faults]
     return tuple(found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import tempfile
 import threading
@@ -14,13 +13,11 @@ from labctl.errors import GuestError, LabctlError
 from labctl.host.files import remove_tree
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
-from labctl.providers.base import Endpoint, ExecResult, Observed, Provider
+from labctl.providers.base import ExecResult, Observed, Provider
+from labctl.providers.ssh import disconnect, run_as_root
 
 if TYPE_CHECKING:
     from testinfra.host import Host
-
-MAX_OUTPUT = 4 << 20  # bytes that are read of what a guest writes
-_SSH_FAILED = 255  # the status of ssh itself, as against the command's
 
 Execute = Callable[[str, bytes, float], ExecResult]
 """Run a shell command as root in one guest: command, standard input, seconds."""
@@ -34,29 +31,6 @@ class Session(Protocol):
 
     def observe(self) -> Observed:
         """Machines and NICs as the engine reports them. Raises LabctlError."""
-
-
-def ssh_command(endpoint: Endpoint, *, control: Path | None = None) -> list[str]:
-    """The ``ssh`` argv up to the remote command; the host key must be the pinned one.
-
-    control: where the socket is that commands to this guest share their connection by.
-    """
-    options = {
-        "BatchMode": "yes",
-        "ConnectTimeout": "10",
-        "IdentitiesOnly": "yes",
-        "IdentityFile": f'"{endpoint.identity}"',
-        "LogLevel": "ERROR",
-        "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": f'"{endpoint.known_hosts}"',
-        "GlobalKnownHostsFile": "none",
-        "Port": str(endpoint.port),
-        "User": endpoint.user,
-    }
-    if control is not None:
-        options |= {"ControlMaster": "auto", "ControlPath": str(control), "ControlPersist": "60"}
-    # The user's own ssh_config might send the connection through a proxy or to another host.
-    return ["ssh", "-F", "none", *(f"-o{key}={value}" for key, value in options.items()), "--", endpoint.host]
 
 
 class GuestSession:
@@ -80,7 +54,7 @@ class GuestSession:
 
     def __exit__(self, *_error: object) -> None:
         for control in self._sockets.iterdir():
-            self._runner.run(["ssh", "-F", "none", "-o", f"ControlPath={control}", "-O", "exit", "labctl"], check=False)
+            disconnect(control, self._runner)
         remove_tree(self._sockets)
 
     def host(self, machine: str) -> Host:
@@ -106,28 +80,13 @@ class GuestSession:
         except GuestError as silent:
             try:
                 endpoint = self._provider.endpoint(self._plan, machine)
-                return self._over_ssh(machine, endpoint, command, stdin, timeout)
-            except (_NoConnectionError, LabctlError) as error:
-                raise GuestError(f"{machine} does not answer", details=f"{silent.brief}\n{error}") from error
-
-    def _over_ssh(self, machine: str, endpoint: Endpoint, command: str, stdin: bytes, timeout: float) -> ExecResult:
-        # ssh of Windows cannot share connections.
-        control = self._sockets / f"{endpoint.port}" if os.name == "posix" else None
-        remote = command if endpoint.user == "root" else f"sudo -n /bin/sh -c {shlex.quote(command)}"
-        with tempfile.TemporaryFile() as output:  # a guest may write without end, and memory is dearer than a file
-            argv = [*ssh_command(endpoint, control=control), remote]
-            result = self._runner.run(argv, stdin=stdin, timeout=timeout, check=False, stdout=output, changes=False)
-            output.seek(0)
-            said = output.read(MAX_OUTPUT + 1)
-        if result.code is None:
-            raise GuestError(f"{machine} did not end a command within {timeout:g} s")
-        if result.code == _SSH_FAILED and not said:
-            raise _NoConnectionError(result.last_words(2))
-        return ExecResult(result.code, said, result.stderr[:MAX_OUTPUT])
-
-
-class _NoConnectionError(Exception):
-    """ssh itself failed."""
+                control = self._sockets / f"{endpoint.port}"
+                return run_as_root(
+                    endpoint, command, stdin=stdin, timeout=timeout, control=control, runner=self._runner
+                )
+            except LabctlError as error:
+                words = "\n".join(filter(None, (silent.brief, error.brief, error.details)))
+                raise GuestError(f"{machine} does not answer", details=words) from error
 
 
 def guest_host(name: str, execute: Execute) -> Host:

@@ -31,8 +31,9 @@ def host_controls(plan: LabPlan, doors: Iterable[Door], canaries: Canaries, runn
         elif door.owner == "management" and (door.address, door.port) == (str(plan.management.dns), DNS_PORT):
             found[door] = _beside(canaries.control(door.protocol, LOOPBACK[door.family]), door)
         elif door.port == canaries.port:
-            # A user-mode network hands its gateway's address on to the host's loopback.
-            address = door.address if door.owner == "host" else LOOPBACK[door.family]
+            # A user-mode network's gateway means the host's loopback; on a shared network the host itself is there.
+            itself = door.owner == "host" or plan.management.shared
+            address = door.address if itself else LOOPBACK[door.family]
             found[door] = canaries.control(door.protocol, address)
     return found
 

@@ -72,7 +72,7 @@ class ProbedFlow:
 
 
 FindingKind = Literal[
-    "missing-nic", "extra-nic", "wrong-wire", "unlinked", "leftover", "not-running", "unobserved", "note"
+    "missing-nic", "extra-nic", "wrong-wire", "unlinked", "leftover", "opening", "not-running", "unobserved", "note"
 ]
 
 

@@ -5,9 +5,10 @@ without hardware virtualisation takes half a second to load ``socket`` and ``sub
 
 The task is ``(quick, patient, gateway, devices, [(id, device, family, protocol, address, port, payload,
 is_patient), …])``: send all probes at once. A probe ends after ``quick`` seconds of silence, and not while others are
-still being answered; one that is expected to be answered ends after ``patient``. ``gateway`` is ``(device, address)``
-or None: probes of that device go through that gateway, as those of an intruder with root would. Prints one JSON line:
-``{"results": [[id, seen, details, milliseconds, proof], …], "links": {device: "up"}}``.
+still being answered; one that is expected to be answered ends after ``patient``. ``devices`` are ``(device, mac)``: a
+guest may call a NIC otherwise than the plan. ``gateway`` is ``(device, address)`` or None: probes of that device go
+through that gateway, as those of an intruder with root would. Prints one JSON line: ``{"results": [[id, seen, details,
+milliseconds, proof], …], "links": {device: "up"}}``.
 """
 
 from __future__ import annotations
@@ -290,8 +291,10 @@ def same(sender: str, probe: Probe) -> bool:
 
 def probe(quick: float, patient: float, gateway: tuple[Any, ...] | None, devices: list[Any], specs: list[Any]) -> str:
     """Send every probe, in batches that fit the descriptors of a process."""
-    probes = [Probe(spec) for spec in specs]
-    settings = relaxed(devices)
+    here = names(devices)
+    probes = [Probe((spec[0], here.get(spec[1], spec[1]), *spec[2:])) for spec in specs]
+    gateway = (here.get(gateway[0], gateway[0]), gateway[1]) if gateway else None
+    settings = relaxed(list(here.values()))
     trouble = route(gateway, True) if gateway else 0
     try:
         if gateway and trouble:
@@ -306,7 +309,7 @@ def probe(quick: float, patient: float, gateway: tuple[Any, ...] | None, devices
         for path, value in settings:
             write(path, value)
     results = ",".join([one.line() for one in probes])
-    links = ",".join([quoted(device) + ":" + quoted(link(device)) for device in devices])
+    links = ",".join([quoted(device) + ":" + quoted(link(name)) for device, name in here.items()])
     return '{"results":[' + results + '],"links":{' + links + "}}"
 
 
@@ -397,6 +400,14 @@ def relaxed(devices: list[Any]) -> list[Any]:
     for path, _ in changed:
         write(path, "0")
     return changed
+
+
+def names(devices: list[Any]) -> dict[str, str]:
+    """What the guest calls the planned devices; the planned name where no NIC has the planned address."""
+    nics = os.listdir("/sys/class/net")  # noqa: PTH208 - pathlib is slow to load
+    there = {name: read(f"/sys/class/net/{name}/address") for name in nics}
+    by_mac = {mac: name for name, mac in there.items()}
+    return {device: device if there.get(device) == mac else by_mac.get(mac, device) for device, mac in devices}
 
 
 def link(device: str) -> str:

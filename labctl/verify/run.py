@@ -59,7 +59,8 @@ def verify(
     observed, findings = _observed(plan, session)
     to_host = any(flow.target == "host" for flow in plan.flows)
     addresses = host_addresses(plan) if to_host else ()
-    with Canaries(addresses) as canaries:
+    own = (str(plan.management.host),) if to_host and plan.management.shared else ()
+    with Canaries((*addresses, *own)) as canaries:
         around = Surroundings(addresses, canaries.port, secrets.choice(_PORTS), outward)
         todo = agenda(plan, around, lambda: secrets.token_hex(8))
         beyond = [c.door for c in todo.cells if c.flow.expected == "deny" and not c.flow.target_device]
@@ -178,7 +179,9 @@ class _Asking:
 
     def _batch(self, name: str, probes: Sequence[Probe]) -> answers.Batch:
         management = self.plan.management
-        devices = [interface.device for interface in self.plan.machine(name).interfaces] + [management.device]
+        machine = self.plan.machine(name)
+        devices = [(interface.device, interface.mac) for interface in machine.interfaces]
+        devices.append((management.device, machine.management_mac))
         routed = any(probe.device == management.device for probe in probes)
         gateway = (management.device, str(management.host)) if routed else None
         specs = [probe.task(self.listeners.get(probe.door) == "open") for probe in probes]

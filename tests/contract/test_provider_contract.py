@@ -276,6 +276,7 @@ def test_removed_machine_is_gone(lab: Lab) -> None:
     assert lab.states() == {"a": "running", "b": "running"}
 
 
+@ONCE_PER_ENGINE
 def test_down_keeps_disks_and_up_starts_again(lab: Lab) -> None:
     if lab.subject.real:
         lab.run("a", "touch", "/root/before-down")

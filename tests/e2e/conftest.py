@@ -23,8 +23,7 @@ def labctl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labctl]:
     with surroundings(home) as host:
         command = Labctl(home / "state", home, host)
         yield command
-        for found in command.json("list"):
-            command.run("destroy", found["lab"], "--instance", found["instance"], "--yes")
+        command.destroy_all()
     assert command.processes() == []
 
 

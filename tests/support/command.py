@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,19 @@ LABCTL = (sys.executable, "-m", "labctl")
 
 @dataclass(frozen=True)
 class Labctl:
-    """The ``labctl`` command with a state folder of its own. host: where it runs, this computer where None."""
+    """The ``labctl`` command with a state folder of its own. host: where it runs, this computer where None.
+
+    variables: of the environment, beside the usual ones.
+    """
 
     state: Path
     home: Path
     host: Surroundings | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "LABCTL_STATE_DIR": str(self.state), "NO_COLOR": "1"}
+        return {**os.environ, "LABCTL_STATE_DIR": str(self.state), "NO_COLOR": "1", **self.variables}
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
         """Start it and do not wait."""
@@ -56,6 +60,11 @@ class Labctl:
     def json(self, *arguments: str | Path, code: int = 0) -> Any:
         """Run it with ``--json`` and give what it printed, parsed."""
         return json.loads(self.run(*arguments, "--json", code=code))
+
+    def destroy_all(self) -> None:
+        """Destroy every instance in the state folder."""
+        for found in self.json("list"):
+            self.run("destroy", found["lab"], "--instance", found["instance"], "--yes")
 
     def processes(self) -> list[psutil.Process]:
         """Everything that runs with this state folder in its arguments."""

@@ -49,6 +49,7 @@ def surroundings(folder: Path) -> Iterator[Surroundings]:
         found = Surroundings(host, world)
         outside = ["nsenter", f"--target={world}", "--net", "--"]
         found.run("mount", "--bind", str(resolver), "/etc/resolv.conf")
+        found.run("mount", "-t", "sysfs", "sysfs", "/sys")  # it shows the devices of the namespace that mounts it
         for prefix in (found.enter(Path("/")), outside):
             _run([*prefix, "ip", "link", "set", "lo", "up"])
         found.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "down0", "netns", str(world))

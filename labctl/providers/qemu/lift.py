@@ -20,7 +20,7 @@ from labctl.providers.qemu.bridge import port_of
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.record import MachineRecord
 from labctl.providers.qemu.wires import Wires
-from labctl.providers.qemu.workers import Stop
+from labctl.providers.workers import Stop
 
 # One Debian guest takes 15 to 25 s under TCG with a core of its own; a crowd on two cores takes its turn.
 _BOOT_SECONDS = 300.0

@@ -22,7 +22,7 @@ from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.lift import Lift
 from labctl.providers.qemu.observation import observe
 from labctl.providers.qemu.wires import Wires
-from labctl.providers.qemu.workers import Stop, each, raise_failures
+from labctl.providers.workers import Stop, each, in_waves, raise_failures
 
 # What QEMU itself takes beside the guest's memory: devices, and the translation cache under TCG.
 _OVERHEAD = 100 << 20
@@ -71,7 +71,8 @@ class QemuProvider(Provider):
         self._check_memory(job)
         stop = Stop()
         lift = Lift(layout, plant, job, self._accelerator(job), self._runner, self.listener, stop)
-        self._waves(job, lift, stop)
+        failures = in_waves(plan, lift.machine, jobs=job.jobs, stop=stop, listener=self.listener)
+        raise_failures(failures, len(plan.machines))
 
     def down(self, plan: LabPlan, machines: Sequence[str]) -> None:
         stop = Stop()
@@ -156,23 +157,6 @@ class QemuProvider(Provider):
         chosen = accelerator(kernel)
         self.listener(Event("progress", "accelerator", message=chosen.reason))
         return chosen.name
-
-    def _waves(self, job: Job, lift: Lift, stop: Stop) -> None:
-        """Lift wave after wave; what depends on a machine that failed is skipped, the others go on."""
-        failures: dict[str, LabctlError] = {}
-        lost: set[str] = set()
-        for wave in job.plan.waves:
-            ready = []
-            for name in wave:
-                blockers = sorted(lost & set(job.plan.machine(name).depends_on))
-                if blockers:
-                    lost.add(name)
-                    self.listener(Event("skipped", "boot", name, f"it depends on {', '.join(blockers)}, which failed"))
-                else:
-                    ready.append(name)
-            failures |= each(ready, lift.machine, jobs=job.jobs, stop=stop)
-            lost |= set(failures)
-        raise_failures(failures, len(job.plan.machines))
 
     def _remove(self, names: Sequence[str]) -> None:
         for name in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from labctl.plan.model import LabPlan
-from labctl.providers.base import Backend, BootImage, Lack
+from labctl.providers.base import Backend, BootImage, Lack, Provider
 
 
 def _probe_virtualbox() -> tuple[Lack, ...]:
@@ -32,7 +32,33 @@ def _render_libvirt(plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[s
     return render.render_libvirt(plan, images)
 
 
+def _load_libvirt() -> type[Provider]:
+    from labctl.providers.vagrant.provider import LibvirtProvider
+
+    return LibvirtProvider
+
+
+def _load_virtualbox() -> type[Provider]:
+    from labctl.providers.vagrant.provider import VirtualBoxProvider
+
+    return VirtualBoxProvider
+
+
 BACKENDS: tuple[Backend, ...] = (
-    Backend("virtualbox", "VirtualBox, through Vagrant", _probe_virtualbox, _render_virtualbox, None),
-    Backend("libvirt", "KVM and QEMU under libvirt, through Vagrant", _probe_libvirt, _render_libvirt, None),
+    Backend(
+        "virtualbox",
+        "VirtualBox, through Vagrant",
+        _probe_virtualbox,
+        _render_virtualbox,
+        _load_virtualbox,
+        "virtualbox",
+    ),
+    Backend(
+        "libvirt",
+        "KVM and QEMU under libvirt, through Vagrant",
+        _probe_libvirt,
+        _render_libvirt,
+        _load_libvirt,
+        "libvirt",
+    ),
 )

@@ -78,7 +78,7 @@ def _family(plan: LabPlan, machine: MachinePlan, family: Literal[4, 6]) -> list[
         f"route replace unreachable default metric {_LAST_METRIC} table {_TABLE}",
         f"route replace {planned} metric {_PLANNED_METRIC} table {_TABLE}",
     ]
-    if family == 4:
+    if family == 4 and not plan.management.shared:
         # VirtualBox answers for a resolver on the NIC's own subnet.
         routes.append(f"route replace unreachable {plan.management.dns}/32")
     rules = [

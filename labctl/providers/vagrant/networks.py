@@ -1,4 +1,4 @@
-"""The management network of a libvirt instance: labctl's own, because Vagrant's lets guests reach each other.
+"""Networks of a libvirt instance. That of management is labctl's own, because Vagrant's lets guests reach each other.
 
 Measured with vagrant-libvirt 0.11.2: over its default network each guest reaches the others' SSH port. But it uses a
 network that is there already under the name and address it looks for, and that one may have isolated ports (libvirt
@@ -8,15 +8,10 @@ network that is there already under the name and address it looks for, and that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
-from labctl.errors import UsageError
-from labctl.plan.model import LabPlan
+from labctl.plan.model import LabPlan, MachinePlan, NetworkPlan
 
 SYSTEM_URI = "qemu:///system"
-
-_POOL = IPv4Network("10.0.0.0/8")
-_PREFIX = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,40 +25,98 @@ class ManagementNetwork:
 
 
 def management(plan: LabPlan) -> ManagementNetwork:
-    """The management network of an instance. Raises UsageError where no subnet is left."""
+    """The management network of an instance, in which each guest always gets the same address."""
     name = f"labctl-{plan.lab_key}-mgmt"
-    subnet = _subnet(plan)
-    host, last = subnet[1], subnet[-2]
-    # The bridge needs a name of its own of at most 15 characters (IFNAMSIZ).
+    subnet, host = plan.management.subnet, plan.management.host
     xml = f"""\
 <network ipv6='no'>
   <name>{name}</name>
-  <bridge name='lab{plan.lab_key}' stp='on' delay='0'/>
+  <bridge name='{management_bridge(plan)}' stp='on' delay='0'/>
   <port isolated='yes'/>
   <dns enable='no'/>
   <ip address='{host}' netmask='{subnet.netmask}'>
     <dhcp>
-      <range start='{subnet[2]}' end='{last}'/>
-    </dhcp>
+      <range start='{subnet[1]}' end='{subnet[-2]}'/>
+{"".join(f"      {lease(machine)}{chr(10)}" for machine in plan.machines)}    </dhcp>
   </ip>
 </network>
 """
     return ManagementNetwork(name, str(subnet), "management-network.xml", xml)
 
 
-def _subnet(plan: LabPlan) -> IPv4Network:
-    """A /24 of its own: the host has an address in it, so two instances on one host must not share one.
+def management_bridge(plan: LabPlan) -> str:
+    """The management network's device on the host. Its name has at most 15 characters (IFNAMSIZ)."""
+    return f"lab{plan.lab_key}"
 
-    Which one follows from the instance's key; a subnet that a network of the lab uses is passed over.
+
+def wire_bridge(network: NetworkPlan) -> str:
+    """The device on the host of a network of the lab."""
+    return f"lb{network.key}"
+
+
+def host_table(network: str) -> str:
+    """The name of the tables with the host's own filter for a management network of this name."""
+    return network.replace("-", "_")
+
+
+def host_filter(plan: LabPlan) -> str:
+    """Input of ``nft -f -`` that closes this host to its guests.
+
+    On the management network they get an address and answer, and begin nothing. On the lab's networks the host is not
+    there, which having no address on a bridge does not bring about: Linux takes packets for any of its addresses on any
+    device, and answers ARP for them. A libvirt network filter would not do: it stands before bridges only where
+    br_netfilter is switched on.
     """
-    taken = [network.subnet for network in plan.networks if network.subnet is not None]
-    count = 1 << (_PREFIX - _POOL.prefixlen)
-    first = int(plan.lab_key, 16) % count
-    for step in range(count):
-        base = int(_POOL.network_address) + ((first + step) % count << (32 - _PREFIX))
-        candidate = IPv4Network((base, _PREFIX))
-        if not any(candidate.overlaps(network) for network in taken):
-            return candidate
-    raise UsageError(
-        "the lab's networks leave no room in 10.0.0.0/8 for the management network", hint="Use smaller subnets."
+    table, device = host_table(management(plan).name), management_bridge(plan)
+    wires = ", ".join(f'"{wire_bridge(network)}"' for network in plan.networks)
+    every = ", ".join(filter(None, (f'"{device}"', wires)))
+    # Where br_netfilter is on, as on hosts with Docker, frames that stay on a bridge come by here too.
+    crossing = "".join(
+        f"    iifname {bridge} oifname != {bridge} drop\n    oifname {bridge} iifname != {bridge} drop\n"
+        for bridge in every.split(", ")
     )
+    arp = f"""\
+  chain input {{
+    type filter hook input priority 0; policy accept;
+    iifname {{ {wires} }} drop
+  }}
+"""
+    return f"""\
+table inet {table}
+delete table inet {table}
+table inet {table} {{
+  chain input {{
+    type filter hook input priority -10; policy accept;
+    iifname "{device}" ct state established,related accept
+    iifname "{device}" udp sport 68 udp dport 67 accept
+    iifname {{ {every} }} drop
+  }}
+  chain forward {{
+    type filter hook forward priority -10; policy accept;
+{crossing}  }}
+}}
+table arp {table}
+delete table arp {table}
+table arp {table} {{
+{arp if wires else ""}}}
+"""
+
+
+def lease(machine: MachinePlan) -> str:
+    """A guest's entry in the management network's list of addresses."""
+    if machine.management_address is None:
+        raise ValueError(f"the plan was not made for libvirt: {machine.name} has no management address")
+    return f"<host mac='{machine.management_mac}' ip='{machine.management_address.ip}'/>"
+
+
+def wire(network: NetworkPlan) -> str:
+    """The definition of a network of the lab: a bridge without an address of the host, and with no name or DHCP server.
+
+    ``ipv6='yes'`` lets guests speak IPv6 to each other, as they do on every wire.
+    """
+    return f"""\
+<network ipv6='yes'>
+  <name>{network.wire}</name>
+  <bridge name='{wire_bridge(network)}' stp='on' delay='0'/>
+</network>
+"""

@@ -44,7 +44,10 @@ class Guest:
         return json.loads(line)
 
     def ask(self, *specs: tuple[Any, ...], quick: float = 0.3, patient: float = 0.5) -> dict[int, list[Any]]:
-        return {row[0]: row[1:] for row in self.probe(quick, patient, None, ["lo"], list(specs))["results"]}
+        return {
+            row[0]: row[1:]
+            for row in self.probe(quick, patient, None, [("lo", "00:00:00:00:00:00")], list(specs))["results"]
+        }
 
 
 @pytest.fixture
@@ -63,7 +66,13 @@ def test_it_needs_nothing_but_pythons_minimal_modules(guest: Guest) -> None:
     assert len(owned) > 100
     after = "print(*[str(getattr(m, '__file__', '')) for m in sys.modules.values()], sep='\\n')"
     task: dict[str, tuple[Any, ...]] = {
-        "probe_program": (0.1, 0.1, None, ["lo"], [(1, "", 4, "tcp", "127.0.0.1", 1, "", False)]),
+        "probe_program": (
+            0.1,
+            0.1,
+            None,
+            [("lo", "00:00:00:00:00:00")],
+            [(1, "", 4, "tcp", "127.0.0.1", 1, "", False)],
+        ),
         "listen_program": ("collect",),
     }
     files = [name for p, text in TEXTS.items() for name in guest.start(f"{text}\n\nmain({task[p]!r})\n{after}\n")]
@@ -142,3 +151,13 @@ def test_a_thousand_probes_at_once(guest: Guest) -> None:
     rows = guest.ask(*specs, quick=1.5, patient=4.0)
     assert {number for number, row in rows.items() if row[0] != "answered"} == set()
     assert len(guest.play("collect")["arrived"]) == len([s for s in specs if s[3] != "icmp"])
+
+
+def test_a_nic_is_found_by_its_mac_whatever_the_guest_calls_it(guest: Guest) -> None:
+    mac = "02:00:5e:00:00:07"
+    for words in ("link add odd type veth peer name other", f"link set odd address {mac} up", "link set other up"):
+        subprocess.run(["ip", "-n", guest.namespace, *words.split()], check=True)
+    found = guest.probe(0.1, 0.1, None, [("eth0", mac), ("eth1", "02:00:5e:00:00:08")], [])
+    assert found["links"] == {"eth0": "up", "eth1": "down"}
+    (row,) = guest.probe(0.1, 0.1, None, [("eth0", mac)], [(1, "eth0", 4, "tcp", "127.0.0.1", 9, "", False)])["results"]
+    assert "No such device" not in row[2], row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Interface
 from typing import Any
 
 import pytest
@@ -60,6 +60,7 @@ def test_equal_plans_need_nothing(plan: LabPlan) -> None:
         ("restart", {"cpus": 2}),
         ("restart", {"gui": True}),
         ("restart", {"management_mac": "02:00:00:00:00:01"}),
+        ("restart", {"management_address": IPv4Interface("10.0.0.9/24")}),
         ("restart", {"settings": {"qemu": {"machine": "pc"}}}),
         ("keep", {"settings": {"virtualbox": {"gui": True}}}),
         ("provision", {"steps": (ShellStep("true"),)}),
@@ -90,7 +91,7 @@ def test_the_cases_above_cover_every_field_of_a_machine() -> None:
     known = {
         *("name", "entry", "uuid", "image", "os", "description", "memory", "cpus", "router", "gui", "interfaces"),
         *("management_mac", "routes", "source_routes", "forward", "services", "packages", "steps", "hosts", "users"),
-        *("disks", "depends_on", "winrm", "settings", "resolvers"),
+        *("disks", "depends_on", "winrm", "settings", "resolvers", "management_address"),
     }
     assert {field.name for field in fields(MachinePlan)} == known
 

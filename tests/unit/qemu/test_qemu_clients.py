@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from labctl.errors import GuestError, ProviderError
+from labctl.providers import agent as generic_agent
 from labctl.providers.qemu import agent as agent_module
 from labctl.providers.qemu.agent import Agent, agent
 from labctl.providers.qemu.jsonline import Channel, ChannelError, ChannelTimeoutError
@@ -167,7 +168,7 @@ def test_bad_base64_from_an_agent_is_a_guest_error(serve: Callable[..., Path]) -
 
 
 def test_execute_waits_and_decodes(serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent_module, "_POLL_FIRST", 0.001)
+    monkeypatch.setattr(generic_agent, "_POLL_FIRST", 0.001)
     requests: list[dict[str, Any]] = []
 
     def answer(request: dict[str, Any]) -> bytes:

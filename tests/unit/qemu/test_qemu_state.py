@@ -16,7 +16,7 @@ from labctl.providers.qemu import record as records
 from labctl.providers.qemu import vm
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.record import MachineRecord
-from labctl.providers.qemu.workers import Stop, each, raise_failures
+from labctl.providers.workers import Stop, each, raise_failures
 from tests.support import plans
 
 pytestmark = pytest.mark.unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.unit
 LABS = Path(__file__).resolve().parents[2] / "golden/vagrant"
 
 
-def plan_of(lab: str, instance: str = "default") -> LabPlan:
-    return build(load(LABS / lab / "lab.yaml"), instance=instance, provider="virtualbox")
+def plan_of(lab: str, instance: str = "default", provider: str = "virtualbox") -> LabPlan:
+    return build(load(LABS / lab / "lab.yaml"), instance=instance, provider=provider)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,8 @@ def test_every_nic_is_on_its_planned_wire_with_a_policy_and_a_mac(everything: La
         assert len(re.findall(r"m\.vm\.network 'private_network'", text)) == len(machine.interfaces)
 
 
-def test_libvirt_networks_have_no_way_out_no_host_and_no_dhcp(dmz: LabPlan) -> None:
+def test_libvirt_networks_have_no_way_out_no_host_and_no_dhcp() -> None:
+    dmz = plan_of("dmz", provider="libvirt")
     files = render.render_libvirt(dmz, {})
     lines = [line for line in files["Vagrantfile"].splitlines() if "'private_network'" in line]
     assert len(lines) == sum(len(machine.interfaces) for machine in dmz.machines)
@@ -96,8 +97,8 @@ NAMES = re.compile(r"(?:intnet: |network_(?:name|address)(?:: | = )|vb\.name = |
 def test_instances_share_no_name() -> None:
     names = []
     for instance in ("default", "anna"):
-        plan = plan_of("dmz", instance)
-        text = render.render_virtualbox(plan, {})["Vagrantfile"] + render.render_libvirt(plan, {})["Vagrantfile"]
+        text = render.render_virtualbox(plan_of("dmz", instance), {})["Vagrantfile"]
+        text += render.render_libvirt(plan_of("dmz", instance, "libvirt"), {})["Vagrantfile"]
         names.append(set(NAMES.findall(text)))
     assert len(names[0]) == len(names[1]) > 10
     assert not names[0] & names[1]
@@ -143,16 +144,15 @@ def _promiscuous(plan: LabPlan) -> LabPlan:
         (_network(name="a\nb"), ("virtualbox", "libvirt"), "cannot be a name"),
     ],
 )
-def test_what_an_engine_cannot_hold_is_refused(
-    dmz: LabPlan, change: Change, engines: tuple[str, ...], message: str
-) -> None:
+def test_what_an_engine_cannot_hold_is_refused(change: Change, engines: tuple[str, ...], message: str) -> None:
     functions = {"virtualbox": render.render_virtualbox, "libvirt": render.render_libvirt}
     for engine, function in functions.items():
+        plan = change(plan_of("dmz", provider=engine))
         if engine in engines:
             with pytest.raises(UsageError, match=message):
-                function(change(dmz), {})
+                function(plan, {})
         else:
-            assert function(change(dmz), {})["Vagrantfile"]
+            assert function(plan, {})["Vagrantfile"]
 
 
 def test_a_name_that_leaves_the_folder_is_refused(dmz: LabPlan) -> None:
@@ -173,10 +173,26 @@ def test_a_box_is_named_after_its_content_where_that_is_known(dmz: LabPlan) -> N
     assert "m.ssh.username = 'vagrant'" in text
 
 
-def test_the_management_subnet_is_apart_from_the_labs(dmz: LabPlan) -> None:
-    first = IPv4Network(networks.management(dmz).subnet)
-    shadowed = replace(dmz, networks=(replace(dmz.networks[0], subnet=first),))
-    assert not IPv4Network(networks.management(shadowed).subnet).overlaps(first)
-    full = replace(dmz, networks=(replace(dmz.networks[0], subnet=IPv4Network("10.0.0.0/8")),))
-    with pytest.raises(UsageError, match="no room"):
-        networks.management(full)
+def test_each_guest_has_its_own_address_on_the_management_network_of_libvirt() -> None:
+    plan = plan_of("dmz", provider="libvirt")
+    xml = networks.management(plan).xml
+    for machine in plan.machines:
+        assert machine.management_address is not None
+        assert f"<host mac='{machine.management_mac}' ip='{machine.management_address.ip}'/>" in xml
+    with pytest.raises(ValueError, match="not made for libvirt"):
+        networks.management(plan_of("dmz"))
+
+
+def test_the_host_is_closed_to_every_bridge_of_libvirt() -> None:
+    """Having no address on a bridge does not close it: Linux takes packets for any of its addresses on any device."""
+    plan = plan_of("dmz", provider="libvirt")
+    text = networks.host_filter(plan)
+    bridges = {f'"lb{network.key}"' for network in plan.networks}
+    every = bridges | {f'"lab{plan.lab_key}"'}
+    closed = [set(found.split(", ")) for found in re.findall(r"iifname \{ (.*) \} drop", text)]
+    assert closed == [every, bridges]  # input, ARP
+    # nothing crosses from one device to another, and what stays on one is let be
+    for way, back in (("iifname", "oifname"), ("oifname", "iifname")):
+        assert set(re.findall(rf"{way} (\S+) {back} != (\S+) drop", text)) == {(name, name) for name in every}
+    for network in plan.networks:
+        assert f"<bridge name='lb{network.key}'" in networks.wire(network)

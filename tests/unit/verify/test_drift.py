@@ -91,3 +91,7 @@ def test_leftovers() -> None:
 
 def test_what_is_broken_beside_machines_decides_nothing() -> None:
     assert kinds(replace(CLEAN, faults=("the way out of red is gone",))) == [("not-running", "", Verdict.INCONCLUSIVE)]
+
+
+def test_what_an_engine_lets_through_is_a_failure() -> None:
+    assert kinds(replace(CLEAN, openings=(("a", "a shared folder"),))) == [("opening", "a", Verdict.FAIL)]

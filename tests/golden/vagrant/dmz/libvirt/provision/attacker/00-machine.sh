@@ -112,7 +112,7 @@ case $seen in *" mgmt "*)
   mgmt='link set dev mgmt down
 addr flush dev mgmt
 link set dev mgmt up
-addr add 10.0.2.15/24 dev mgmt brd +'
+addr add 10.48.228.2/24 dev mgmt brd +'
 esac
 ip -batch - <<END
 link set dev lab0 down
@@ -125,7 +125,6 @@ if [ -n "$management" ]; then put 1 "ipv6/conf/$management/disable_ipv6"; fi
 ip -4 -batch - <<END
 route replace unreachable default metric 4096 table 4000
 route replace default via 203.0.113.1 dev lab0 metric 1 table 4000
-route replace unreachable 10.0.2.3/32
 END
 if [ -z "$(ip -4 rule show pref 30001)" ]; then
 ip -4 -batch - <<END

@@ -1,0 +1,107 @@
+"""What is done over a QEMU guest agent, however its commands get there. The guest is untrusted: answers are checked.
+
+Reference: https://www.qemu.org/docs/master/interop/qemu-ga-ref.html
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from labctl.errors import GuestError
+from labctl.providers.base import ExecResult
+
+ANSWER_SECONDS = 20.0
+_CHUNK = 192 << 10
+_POLL_FIRST, _POLL_LAST = 0.02, 0.25
+
+
+class GuestAgent(ABC):
+    """A guest's agent."""
+
+    @abstractmethod
+    def call(self, command: str, *, timeout: float = ANSWER_SECONDS, **arguments: Any) -> Any:
+        """Run an agent command and give its ``return`` value. Underscores in argument names stand for dashes.
+
+        Raises GuestError where the agent refuses or does not answer within ``timeout`` seconds.
+        """
+
+    @abstractmethod
+    def order(self, command: str, **arguments: Any) -> None:
+        """Send a command that has no answer."""
+
+    def alive(self) -> bool:
+        """Whether waiting for the guest still makes sense."""
+        return True
+
+    def execute(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> ExecResult:
+        """Run a program as root and give what it wrote, at most 16 MiB of each stream. Raises GuestError.
+
+        timeout is in seconds for the whole program. One that runs longer is left running in the guest, because the
+        agent cannot stop it.
+        """
+        extra: dict[str, Any] = {"input_data": base64.b64encode(stdin).decode()} if stdin else {}
+        started = self.call("guest-exec", path=argv[0], arg=list(argv[1:]), capture_output=True, **extra)
+        pid, deadline, pause = _field(started, "pid", int), time.monotonic() + timeout, _POLL_FIRST
+        while True:
+            status = self.call("guest-exec-status", pid=pid)
+            if _field(status, "exited", bool):
+                break
+            if time.monotonic() > deadline:
+                raise GuestError(f"{argv[0]} did not end within {timeout:g} s in the guest")
+            if not self.alive():
+                raise GuestError(f"{argv[0]} was given up in the guest")
+            time.sleep(pause)
+            pause = min(pause * 1.5, _POLL_LAST)
+        code = status.get("exitcode")
+        if not isinstance(code, int):
+            code = 128 + (status["signal"] if isinstance(status.get("signal"), int) else 0)
+        return ExecResult(code, _decoded(status, "out-data"), _decoded(status, "err-data"))
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file in the guest, in pieces. Raises GuestError."""
+        handle = self.call("guest-file-open", path=path, mode="wb")
+        try:
+            for start in range(0, len(content), _CHUNK):
+                piece = base64.b64encode(content[start : start + _CHUNK]).decode()
+                self.call("guest-file-write", handle=handle, buf_b64=piece, timeout=60)
+        finally:
+            self.call("guest-file-close", handle=handle)
+
+    def shut_down(self) -> None:
+        """Ask the guest's init to power off. Raises GuestError where nobody takes the order.
+
+        Not by guest-shutdown on Linux: it schedules through logind, which lean images do not run. Windows has no
+        /bin/sh.
+        """
+        try:
+            self.call("guest-exec", path="/bin/sh", arg=["-c", "systemctl --no-block poweroff || poweroff"])
+        except GuestError:
+            with contextlib.suppress(GuestError):
+                self.order("guest-shutdown", mode="powerdown")
+
+
+def request(command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A command as the agent takes it, underscores in the names of arguments made dashes."""
+    made: dict[str, Any] = {"execute": command}
+    if arguments:
+        made["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
+    return made
+
+
+def _field(value: Any, name: str, kind: type) -> Any:
+    if not isinstance(value, dict) or not isinstance(value.get(name), kind):
+        raise GuestError("the guest agent's answer makes no sense", details=str(value)[:500])
+    return value[name]
+
+
+def _decoded(status: dict[str, Any], name: str) -> bytes:
+    try:
+        return base64.b64decode(status.get(name, ""), validate=True)
+    except (binascii.Error, TypeError, ValueError) as error:
+        raise GuestError("the guest agent's answer makes no sense", details=str(error)) from error

@@ -1,0 +1,69 @@
+"""What differs between the engines under Vagrant: asked of the engine itself, because Vagrant knows little of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from labctl.host.runner import Runner
+from labctl.plan.model import LabPlan
+from labctl.providers.agent import GuestAgent
+from labctl.providers.base import Capabilities, Observed
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What an instance's things are called in the engine, noted before any of them is made.
+
+    machines: machine name to (name in the engine, UUID or ``""`` where the engine chooses). networks: of the lab, and
+    the management network where labctl makes one.
+    """
+
+    machines: Mapping[str, tuple[str, str]]
+    networks: tuple[str, ...]
+
+
+class Engine(ABC):
+    """An engine under Vagrant. All verbs are idempotent."""
+
+    name: ClassVar[str]
+    parallel: ClassVar[bool]
+    """Whether several machines may be worked on at once."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    @classmethod
+    @abstractmethod
+    def capabilities(cls) -> Capabilities:
+        """What the engine can hold."""
+
+    @abstractmethod
+    def names(self, plan: LabPlan) -> Names:
+        """What a plan's things are called."""
+
+    @abstractmethod
+    def prepare(self, plan: LabPlan) -> None:
+        """Make what must be there before Vagrant starts machines."""
+
+    @abstractmethod
+    def observe(self, plan: LabPlan, known: Names) -> Observed:
+        """Machines and NICs of the plan as the engine reports them; what else of ``known`` is there is left over."""
+
+    @abstractmethod
+    def address(self, plan: LabPlan, machine: str) -> tuple[str, int] | None:
+        """Host and port of a running machine's SSH server as seen from here; None while the engine knows none."""
+
+    @abstractmethod
+    def agent(self, plan: LabPlan, machine: str) -> GuestAgent | None:
+        """The guest agent of a machine, by a way that is open when it is sealed; None where there is none."""
+
+    @abstractmethod
+    def remove(self, machines: Mapping[str, tuple[str, str]]) -> None:
+        """End machines and remove them with their disks."""
+
+    @abstractmethod
+    def remove_networks(self, names: tuple[str, ...]) -> None:
+        """Remove networks."""

@@ -1,0 +1,354 @@
+"""Labs on the engines under Vagrant: labctl renders, prepares and looks; Vagrant makes, starts and provisions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from labctl.errors import GuestError, LabctlError, ProviderError, StateError
+from labctl.events import Event, Listener, ignore
+from labctl.host.files import append, private_folder, remove_tree, write_atomic, write_json
+from labctl.host.folders import runtime_root
+from labctl.host.runner import Runner
+from labctl.plan.diff import Action
+from labctl.plan.model import LabPlan
+from labctl.providers.agent import GuestAgent
+from labctl.providers.base import (
+    BootImage,
+    Capabilities,
+    Endpoint,
+    ExecResult,
+    Job,
+    MachineState,
+    Observed,
+    Provider,
+)
+from labctl.providers.ssh import disconnect, run_as_root
+from labctl.providers.vagrant.command import Vagrant, identity, is_known
+from labctl.providers.vagrant.engine import Engine, Names
+from labctl.providers.vagrant.libvirt import Libvirt
+from labctl.providers.vagrant.render import render_libvirt, render_virtualbox
+from labctl.providers.vagrant.virtualbox import VirtualBox
+from labctl.providers.workers import Stop, each, in_waves, raise_failures
+
+_UP_SECONDS = 3600.0
+_HALT_SECONDS = 300.0
+_KEYSCAN_SECONDS = 30
+_PING_SECONDS = 3.0
+_SSH = 22
+_MAKES_MACHINE = "Creating domain"  # what vagrant-libvirt says once it has the box's disk
+# Only configured anew, not provisioned: the provisioner with this name in the Vagrantfile.
+_CONFIGURE = ("provision", "--provision-with", "machine")
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """What is known of a machine between two commands. complete: everything of the plan is in it."""
+
+    user: str = "vagrant"
+    complete: bool = False
+
+
+class VagrantProvider(Provider):
+    """Runs a plan through Vagrant. Subclasses name the engine and render for it."""
+
+    engine: ClassVar[type[Engine]]
+
+    def __init__(self, workdir: Path, listener: Listener = ignore) -> None:
+        lock = threading.Lock()
+
+        def serial(event: Event) -> None:
+            with lock:  # machines are worked on in parallel; whoever listens need not know
+                listener(event)
+
+        super().__init__(workdir, serial)
+        self._project = workdir / "project"
+
+    @classmethod
+    def capabilities(cls, plan: LabPlan | None = None) -> Capabilities:
+        _ = plan
+        return cls.engine.capabilities()
+
+    def up(self, job: Job) -> None:
+        plan, names = job.plan, self._engine.names(job.plan)
+        private_folder(self.workdir)
+        self._note(names)
+        goes = {name for name, action in job.actions.items() if action in ("remove", "replace")}
+        known = self._known()
+        self._engine.remove({name: known.machines[name] for name in sorted(goes) if name in known.machines})
+        for name in sorted(goes):
+            self._forget(name)
+        self._write(job)
+        self._engine.prepare(plan)
+        stop = Stop()
+        vagrant = Vagrant(self._project, self._runner, lab_root=job.root)
+
+        # The first machine brings the box in, and two at once would both try to: the others wait for that.
+        box_is_there = threading.Event()
+        pioneer = plan.waves[0][0] if plan.waves else ""
+
+        def lift(name: str) -> None:
+            while name != pioneer and not box_is_there.wait(0.2):
+                stop.check()
+            try:
+                self._lift(job, vagrant, name, stop, box_is_there)
+            finally:
+                box_is_there.set()
+
+        jobs = job.jobs if self._engine.parallel else 1
+        failures = in_waves(plan, lift, jobs=jobs, stop=stop, listener=self.listener)
+        raise_failures(failures, len(plan.machines))
+
+    def down(self, plan: LabPlan, machines: Sequence[str]) -> None:
+        stop = Stop()
+        states = {status.name: status.state for status in self.observe(plan).machines}
+        vagrant = Vagrant(self._project, self._runner)
+        failures: dict[str, LabctlError] = {}
+
+        def halt(name: str) -> None:
+            self.listener(Event("started", "down", name))
+            self._carry_out(vagrant, name, ("halt",), "down", stop, seconds=_HALT_SECONDS)
+            self.listener(Event("done", "down", name))
+
+        for wave in reversed(plan.waves):
+            names = [name for name in wave if name in set(machines) and states.get(name) in ("running", "paused")]
+            failures |= each(names, halt, jobs=4 if self._engine.parallel else 1, stop=stop)
+        self._disconnect(machines)
+        raise_failures(failures, len(machines))
+
+    def destroy(self) -> None:
+        known = self._known()
+        self._disconnect(list(known.machines))
+        self._engine.remove(known.machines)
+        self._engine.remove_networks(known.networks)
+        remove_tree(self.workdir)
+
+    def observe(self, plan: LabPlan) -> Observed:
+        return self._engine.observe(plan, self._known())
+
+    def endpoint(self, plan: LabPlan, machine: str) -> Endpoint:
+        wanted = plan.machine(machine)
+        found = self._engine.address(plan, wanted.name)
+        pinned = self._pinned(machine)
+        if found is None or not pinned.exists():
+            raise ProviderError(
+                f"{machine} cannot be reached", hint="labctl up starts it; labctl status shows what runs."
+            )
+        host, port = found
+        known_hosts = self.workdir / f"known_hosts-{machine}"
+        place = host if port == _SSH else f"[{host}]:{port}"
+        line = f"{place} {pinned.read_text(encoding='utf-8').strip()}\n"
+        if not known_hosts.exists() or known_hosts.read_text(encoding="utf-8") != line:
+            write_atomic(known_hosts, line, mode=0o600)
+        return Endpoint(host, port, self._user(machine), identity(self._project, machine, self.name), known_hosts)
+
+    def execute(
+        self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
+    ) -> ExecResult:
+        name = plan.machine(machine).name
+        try:
+            if (agent := self._agent(plan, name)) is not None:
+                return agent.execute(argv, stdin=stdin, timeout=timeout)
+            endpoint, control = self.endpoint(plan, name), self._control(name)
+            command = shlex.join(argv)
+            return run_as_root(endpoint, command, stdin=stdin, timeout=timeout, control=control, runner=self._runner)
+        except (GuestError, ProviderError) as error:
+            raise GuestError(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
+
+    def logs(self, plan: LabPlan, machine: str) -> tuple[Path, ...]:
+        path = self._log(plan.machine(machine).name)
+        return (path,) if path.exists() else ()
+
+    def _render(self, plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
+        """The files of the project folder, by name."""
+        raise NotImplementedError
+
+    @cached_property
+    def _runner(self) -> Runner:
+        return Runner(log=self.workdir / "commands.log") if self.workdir.exists() else Runner()
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self.engine(self._runner)
+
+    def _lift(self, job: Job, vagrant: Vagrant, name: str, stop: Stop, box_is_there: threading.Event) -> None:
+        """Bring one machine up; ``box_is_there`` is set as soon as it is made. Raises ProviderError."""
+        stop.check()
+        action, note, state = job.actions.get(name, "keep"), self._read(name), self._state(job.plan, name)
+        if state not in ("absent", "running", "paused") and not is_known(self._project, name, self.name):
+            # made by a Vagrant that was killed before it could note it, or by one whose notes are gone
+            self._engine.remove({name: self._engine.names(job.plan).machines[name]})
+            state = "absent"
+        if state == "running" and action == "keep" and note.complete:
+            return
+        image = job.images.get(name)
+        note = replace(note, user=image.user if image is not None else note.user)
+        verb = self._verb(action, state, note.complete)
+        self._keep(name, replace(note, complete=False))
+        step = "provision" if verb[0] == "provision" else "boot"
+        began = time.monotonic()
+        self.listener(Event("started", step, name))
+
+        def heard(line: str) -> None:
+            if line.startswith(_MAKES_MACHINE):
+                box_is_there.set()
+
+        self._carry_out(vagrant, name, verb, step, stop, seconds=_UP_SECONDS, heard=heard)
+        self._pin(job.plan, name)
+        self._keep(name, replace(note, complete=True))
+        self.listener(Event("done", step, name, seconds=time.monotonic() - began))
+
+    def _verb(self, action: Action, state: MachineState, complete: bool) -> tuple[str, ...]:
+        """What to tell Vagrant. It provisions by itself at the first start only, finished or not."""
+        anew = ("--provision",) if not complete or action == "provision" else ()
+        if state == "paused":
+            return ("resume", *anew)
+        if state != "running":
+            return ("up", f"--provider={self.name}", *anew)
+        if action == "restart":
+            return ("reload", *anew)
+        return _CONFIGURE if action == "configure" and complete else ("provision",)
+
+    def _carry_out(
+        self,
+        vagrant: Vagrant,
+        name: str,
+        verb: Sequence[str],
+        step: str,
+        stop: Stop,
+        *,
+        seconds: float,
+        heard: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        log = self._log(name)
+        append(log, f"==> {time.strftime('%Y-%m-%dT%H:%M:%S')} vagrant {shlex.join(verb)}\n".encode())
+
+        def said(line: str) -> None:
+            append(log, f"{line}\n".encode())
+            heard(line)
+            self.listener(Event("progress", step, name, line[:200]))
+
+        vagrant.carry_out(name, verb, said=said, timeout=seconds, cancelled=stop)
+        stop.check()
+
+    def _write(self, job: Job) -> None:
+        """The project folder as rendered; Vagrant's own notes in it stay."""
+        files = self._render(job.plan, job.images)
+        remove_tree(self._project / "provision")
+        for name, text in files.items():
+            write_atomic(self._project / name, text)
+
+    def _pin(self, plan: LabPlan, name: str) -> None:
+        """Note the guest's SSH host key, so that every later login is to the same guest."""
+        found = self._engine.address(plan, name)
+        if found is None or self._pinned(name).exists():
+            return
+        host, port = found
+        argv = ["ssh-keyscan", "-T", str(_KEYSCAN_SECONDS), "-t", "ed25519", "-p", str(port), host]
+        result = self._runner.run(argv, check=False, timeout=2 * _KEYSCAN_SECONDS, changes=False)
+        keys = [line.split()[1:3] for line in result.text.splitlines() if not line.startswith("#")]
+        if not keys or len(keys[0]) != 2:
+            self.listener(Event("warning", "login", name, "no SSH server answers; labctl exec works over the agent"))
+            return
+        write_atomic(self._pinned(name), " ".join(keys[0]) + "\n", mode=0o600)
+
+    def _agent(self, plan: LabPlan, name: str) -> GuestAgent | None:
+        """The guest's agent where it answers; asked once, because waiting for one that is not there takes seconds."""
+        if name not in self._agents:
+            agent = self._engine.agent(plan, name)
+            try:
+                if agent is not None:
+                    agent.call("guest-ping", timeout=_PING_SECONDS)
+            except GuestError:
+                agent = None
+            self._agents[name] = agent
+        return self._agents[name]
+
+    @cached_property
+    def _agents(self) -> dict[str, GuestAgent | None]:
+        return {}
+
+    def _state(self, plan: LabPlan, name: str) -> MachineState:
+        return next(status.state for status in self.observe(plan).machines if status.name == name)
+
+    def _forget(self, name: str) -> None:
+        """What is noted of a machine that is gone."""
+        remove_tree(self._project / ".vagrant" / "machines" / name)
+        for path in (self._machine_note(name), self._pinned(name)):
+            path.unlink(missing_ok=True)
+        self.listener(Event("done", "remove", name))
+
+    def _note(self, names: Names) -> None:
+        """Note what things are called before they are made; what is noted already stays until it is destroyed."""
+        known = self._known()
+        networks = tuple(dict.fromkeys((*known.networks, *names.networks)))
+        write_json(self.workdir / "names.json", asdict(Names({**known.machines, **names.machines}, networks)))
+
+    def _known(self) -> Names:
+        path = self.workdir / "names.json"
+        if not path.exists():
+            return Names({}, ())
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            return Names({name: (it[0], it[1]) for name, it in value["machines"].items()}, tuple(value["networks"]))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise StateError(f"{path} is damaged", details=str(error)) from error
+
+    def _read(self, name: str) -> _Note:
+        try:
+            return _Note(**json.loads(self._machine_note(name).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return _Note()
+
+    def _keep(self, name: str, note: _Note) -> None:
+        write_json(self._machine_note(name), asdict(note))
+
+    def _machine_note(self, name: str) -> Path:
+        return self.workdir / f"machine-{name}.json"
+
+    def _pinned(self, name: str) -> Path:
+        return self.workdir / f"hostkey-{name}"
+
+    def _log(self, name: str) -> Path:
+        return self.workdir / f"vagrant-{name}.log"
+
+    def _user(self, name: str) -> str:
+        return self._read(name).user
+
+    def _control(self, name: str) -> Path:
+        """The socket of a shared connection: short, because its path has 100 characters at most."""
+        digest = hashlib.sha256(f"{self.workdir.resolve()}/{name}".encode()).hexdigest()[:16]
+        return private_folder(runtime_root() / "ssh") / digest
+
+    def _disconnect(self, names: Sequence[str]) -> None:
+        for name in names:
+            if (control := self._control(name)).exists():
+                disconnect(control, self._runner)
+
+
+class LibvirtProvider(VagrantProvider):
+    """Domains of the system's libvirt daemon, made by vagrant-libvirt."""
+
+    name: ClassVar[str] = "libvirt"
+    engine: ClassVar[type[Engine]] = Libvirt
+
+    def _render(self, plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
+        return render_libvirt(plan, images)
+
+
+class VirtualBoxProvider(VagrantProvider):
+    """Machines of the user's own VirtualBox."""
+
+    name: ClassVar[str] = "virtualbox"
+    engine: ClassVar[type[Engine]] = VirtualBox
+
+    def _render(self, plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
+        return render_virtualbox(plan, images)

@@ -1,0 +1,84 @@
+"""A lab on libvirt through Vagrant, both real, from ``up`` to the last trace, on a host of the test's own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import Labctl
+from tests.support.libvirt import libvirtd
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+LAB = """\
+version: 1
+name: twonets
+provider: libvirt
+defaults: {image: debian-12, memory: 256 MiB}
+networks:
+  red: {subnet: 10.61.0.0/24}
+  blue: {subnet: 10.62.0.0/24, subnet6: "fd00:62::/64"}
+machines:
+  one: {networks: [red, blue]}
+  two:
+    networks: [blue]
+    provision: [{shell: echo provisioned >/root/note}]
+providers: {libvirt: {driver: qemu}}
+"""
+
+
+@pytest.fixture
+def host(labctl: Labctl, tmp_path: Path) -> Iterator[Labctl]:
+    """labctl on a host with libvirt, and with a Vagrant that shares nothing with the user's."""
+    assert labctl.host is not None
+    with libvirtd(labctl.host, tmp_path / "libvirt"):
+        command = replace(labctl, variables={"VAGRANT_HOME": str(tmp_path / "vagrant")})
+        yield command
+        command.destroy_all()  # while there is a daemon to ask
+
+
+def there(host: Labctl) -> dict[str, list[str]]:
+    """What libvirt has: domains, networks and disks, whatever their state."""
+    assert host.host is not None
+    virsh = ("virsh", "--quiet", "--connect", "qemu:///system")
+    found = {
+        "domains": host.host.run(*virsh, "list", "--all", "--name").split(),
+        "networks": host.host.run(*virsh, "net-list", "--all", "--name").split(),
+    }
+    disks = Path(host.host.run(*virsh, "pool-dumpxml", "default").partition("<path>")[2].partition("</path>")[0])
+    volumes = host.host.run(*virsh, "vol-list", "default").splitlines()
+    found["disks"] = [line.split()[0] for line in volumes if line.strip() and "twonets" in line]
+    assert disks.is_absolute()
+    found["tables"] = [line for line in host.host.run("nft", "list", "tables").splitlines() if "labctl" in line]
+    return found
+
+
+def test_a_lab_on_libvirt_lives_a_whole_life(host: Labctl) -> None:
+    lab = host.home / "twonets"
+    lab.mkdir()
+    (lab / "lab.yaml").write_text(LAB)
+    replace(host, host=None).run("image", "prepare", lab)
+    assert {change["action"] for change in host.json("up", lab)["changes"]} == {"create"}
+    assert host.run("exec", lab, "two", "--", "cat", "/root/note") == "provisioned\n"
+
+    # nothing was touched by the second one, which does not even ask Vagrant
+    before = {machine["name"]: machine["pid"] for machine in host.json("status", lab)["machines"]}
+    assert {change["action"] for change in host.json("up", lab)["changes"]} == {"keep"}
+    assert {machine["name"]: machine["pid"] for machine in host.json("status", lab)["machines"]} == before
+
+    report = host.json("verify", lab)
+    assert Counter(flow["verdict"] for flow in report["flows"]).keys() == {"PASS"}, report
+    # guests do not meet over the management network, and nobody reaches the host on it
+    closed = {(f["source"], f["target"]) for f in report["flows"] if f["source_device"] == "mgmt"}
+    assert closed == {("one", "two"), ("two", "one"), *((m, t) for m in ("one", "two") for t in ("host", "management"))}
+    assert {f["expected"] for f in report["flows"]} == {"pass", "deny"}
+
+    host.run("down", lab)
+    assert {machine["state"] for machine in host.json("status", lab)["machines"]} == {"stopped"}
+    host.run("destroy", lab, "--yes")
+    assert there(host) == {"domains": [], "networks": [], "disks": [], "tables": []}
+    assert host.json("list") == []
