@@ -36,7 +36,7 @@ format: setup  ## put the code into the project's form
 	@$(BIN)/ruff check --fix .
 
 test: setup  ## every check and test, on real virtual machines
-	@$(BIN)/pytest -n 2 --dist loadgroup --durations 10
+	@$(BIN)/pytest -n 2 --dist loadgroup --durations 20
 
 bench: setup  ## measure, as ratios side by side in one run
 	@$(BIN)/python -m tests.bench

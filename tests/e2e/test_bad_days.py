@@ -33,10 +33,10 @@ machines:
 """
 
 
-def write_lab(home: Path, name: str) -> Path:
+def write_lab(home: Path, name: str, text: str = LAB) -> Path:
     folder = home / name
     folder.mkdir()
-    (folder / "lab.yaml").write_text(LAB.replace("NAME", name))
+    (folder / "lab.yaml").write_text(text.replace("NAME", name))
     return folder
 
 
@@ -118,7 +118,7 @@ def tiny_disk(labctl: Labctl, tmp_path: Path) -> Path:
 
 
 def test_a_full_disk_is_said_plainly_and_loses_nothing(labctl: Labctl, tiny_disk: Path) -> None:
-    lab = write_lab(labctl.home, "full")
+    lab = write_lab(labctl.home, "full", LAB.partition("  two:")[0])
     poor = Labctl(tiny_disk / "state", labctl.home, labctl.host)
     with poor.start("up", lab) as process:
         _out, words = process.communicate(timeout=120)
@@ -129,5 +129,11 @@ def test_a_full_disk_is_said_plainly_and_loses_nothing(labctl: Labctl, tiny_disk
     labctl.host.run("mount", "-o", "remount,size=2g", str(tiny_disk))
     poor.run("up", lab)
     assert poor.json("status", lab)["state"] == "up"
+    # and what is stopped starts again
+    poor.run("exec", lab, "one", "--", "touch", "/root/kept")
+    poor.run("down", lab)
+    assert {machine["state"] for machine in poor.json("status", lab)["machines"]} == {"stopped"}
+    poor.run("up", lab)
+    poor.run("exec", lab, "one", "--", "test", "-e", "/root/kept")
     poor.run("destroy", lab, "--yes")
     assert poor.processes() == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.command import Labctl
@@ -57,11 +59,30 @@ def there(host: Labctl) -> dict[str, list[str]]:
     return found
 
 
+def children(pid: int) -> list[psutil.Process]:
+    """What a process has started, and what those have."""
+    return psutil.Process(pid).children(recursive=True)
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def test_a_lab_on_libvirt_lives_a_whole_life(host: Labctl) -> None:
     lab = host.home / "twonets"
     lab.mkdir()
     (lab / "lab.yaml").write_text(LAB)
     replace(host, host=None).run("image", "prepare", lab)
+    with host.start("up", lab) as killed:
+        wait_for(lambda: any("ruby" in process.name() for process in children(killed.pid)))
+        time.sleep(8)  # Vagrant is making the first machine
+        family = children(killed.pid)
+        killed.kill()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive, "Vagrant works on without labctl"
     assert {change["action"] for change in host.json("up", lab)["changes"]} == {"create"}
     assert host.run("exec", lab, "two", "--", "cat", "/root/note") == "provisioned\n"
 

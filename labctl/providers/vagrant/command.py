@@ -7,6 +7,8 @@ Reference: https://developer.hashicorp.com/vagrant/docs/cli/machine-readable
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -92,7 +94,7 @@ class Vagrant(vagrant.Vagrant):
 
     def _argv(self, arguments: Sequence[str | None]) -> list[str]:
         try:
-            return list(self._make_vagrant_command(list(arguments)))  # type: ignore[no-untyped-call] # as above
+            return [*_mortal(), *self._make_vagrant_command(list(arguments))]  # type: ignore[no-untyped-call] # as above
         except RuntimeError as error:
             raise HostError("Vagrant is not installed", hint="labctl doctor says how to get it.") from error
 
@@ -109,6 +111,12 @@ class Vagrant(vagrant.Vagrant):
             return self._runner.run(self._argv(args), timeout=_SHORT_SECONDS, cwd=self._folder)
         except CommandError as error:
             raise ProviderError(error.brief, details=error.details) from error
+
+
+def _mortal() -> tuple[str, ...]:
+    """What ends Vagrant with a labctl that is killed: it would work on, and the next labctl would find it at work."""
+    linux = sys.platform.startswith("linux") and shutil.which("setpriv") is not None
+    return ("setpriv", "--pdeathsig", "SIGKILL", "--") if linux else ()
 
 
 def _failure(machine: str, verb: str, result: Result, words: Sequence[str]) -> ProviderError:
