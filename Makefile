@@ -1,12 +1,12 @@
 # The two commands of the README are `make demo` and `make test`; each starts with `make setup`.
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test test-engines lint format bench clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
 DEMO := labs/dmz
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
 setup:  ## install what is missing: system packages and .venv
 	@bash .ci/setup
@@ -36,7 +36,10 @@ format: setup  ## put the code into the project's form
 	@$(BIN)/ruff check --fix .
 
 test: setup  ## every check and test, on real virtual machines
-	@$(BIN)/pytest -n 2 --dist loadgroup --durations 20
+	@$(BIN)/pytest -n 2 --dist loadgroup --durations 20 -m "not engines"
+
+test-engines: setup  ## labs on VirtualBox and libvirt through Vagrant, and boxes; minutes each
+	@$(BIN)/pytest -n 2 --dist loadgroup --durations 20 -m engines
 
 bench: setup  ## measure, as ratios side by side in one run
 	@$(BIN)/python -m tests.bench

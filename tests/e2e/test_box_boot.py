@@ -17,7 +17,7 @@ import pytest
 
 from labctl.images import resolve_box
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.engines]
 
 BOOT_SECONDS = 200.0  # generous, for a machine with other work
 OVMF = Path("/usr/share/OVMF")

@@ -14,7 +14,7 @@ import pytest
 from tests.support.command import Labctl
 from tests.support.libvirt import libvirtd
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.engines, pytest.mark.timeout(900)]
 
 LAB = """\
 version: 1

@@ -1,0 +1,39 @@
+"""Real VirtualBox and real Vagrant for tests, on any Linux host with a Debian mirror."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from labctl.host.folders import cache_root
+from labctl.providers.base import BootImage
+from tests.virtualbox import box, tree
+from tests.virtualbox.harness import VirtualBoxHost, virtualbox_host
+
+
+@pytest.fixture(scope="session")
+def virtualbox_tree() -> tree.Tree:
+    """Debian with VirtualBox 7.2 and Vagrant. Tests that need it are skipped where it cannot be had."""
+    try:
+        return tree.tree()
+    except tree.UnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def empty_box(virtualbox_tree: tree.Tree) -> BootImage:
+    """A box with an empty disk: its machines run, and nobody answers in them."""
+    return box.empty_box(virtualbox_tree)
+
+
+@pytest.fixture(scope="module")
+def virtualbox(
+    virtualbox_tree: tree.Tree, empty_box: BootImage, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VirtualBoxHost]:
+    """A place with VirtualBox and Vagrant for one test module. Boxes and images are seen inside."""
+    images = cache_root() / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    home = tmp_path_factory.mktemp("virtualbox")
+    with virtualbox_host(virtualbox_tree, home, shared=[empty_box.disk.parent, images]) as host:
+        yield host
