@@ -36,10 +36,10 @@ format: setup  ## put the code into the project's form
 	@$(BIN)/ruff check --fix .
 
 test: setup  ## every check and test, on real virtual machines
-	@$(BIN)/pytest -n 2 --dist loadgroup --durations 20 -m "not engines"
+	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "not engines"
 
 test-engines: setup  ## labs on VirtualBox and libvirt through Vagrant, and boxes; minutes each
-	@$(BIN)/pytest -n 2 --dist loadgroup --durations 20 -m engines
+	@$(BIN)/pytest --durations 20 -m engines
 
 bench: setup  ## measure, as ratios side by side in one run
 	@$(BIN)/python -m tests.bench

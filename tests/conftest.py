@@ -33,11 +33,3 @@ def _no_state_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch:
     """Tests keep their instances apart from the user's; images are shared, since they are named by their content."""
     monkeypatch.setenv("LABCTL_STATE_DIR", str(tmp_path_factory.mktemp("state")))
     monkeypatch.delenv("LABCTL_PROVIDER", raising=False)
-
-
-@pytest.hookimpl(tryfirst=True)  # the plug-in that spreads tests over workers reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file stay in one worker, where they share what was set up, unless they say another group."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))

@@ -23,12 +23,10 @@ from tests.support import plans
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(600)]
 
-# A worker of its own for each provider, since its tests share a lab.
-EVERY = {name: pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in SUBJECTS}
 # Of the fake provider's guests there is nothing to log in to and nothing that runs steps.
-REAL = pytest.mark.parametrize("lab", [EVERY[name] for name in SUBJECTS if name != "fake"], indirect=True)
+REAL = pytest.mark.parametrize("lab", [name for name in SUBJECTS if name != "fake"], indirect=True)
 # Each boots machines anew and has nothing to do with wires: once per engine is enough.
-ONCE_PER_ENGINE = pytest.mark.parametrize("lab", [EVERY["fake"], EVERY["qemu-bridge"]], indirect=True)
+ONCE_PER_ENGINE = pytest.mark.parametrize("lab", ["fake", "qemu-bridge"], indirect=True)
 
 
 @dataclass
@@ -86,7 +84,7 @@ def changed(plan: LabPlan, name: str, **changes: object) -> LabPlan:
     return replace(plan, machines=machines)
 
 
-@pytest.fixture(scope="module", params=EVERY.values())
+@pytest.fixture(scope="module", params=list(SUBJECTS))
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     subject: Subject = SUBJECTS[request.param]()
     home = tmp_path_factory.mktemp("contract")

@@ -19,7 +19,6 @@ from tests.virtualbox.harness import VirtualBoxHost, virtualbox_host
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.engines,
-    pytest.mark.xdist_group("virtualbox"),
     pytest.mark.timeout(1200),
 ]
 

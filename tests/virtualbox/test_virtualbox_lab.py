@@ -21,7 +21,6 @@ from tests.virtualbox.lab import TWO_MACHINES, Lab, rendered
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.engines,
-    pytest.mark.xdist_group("virtualbox"),
     pytest.mark.timeout(1200),
 ]
 

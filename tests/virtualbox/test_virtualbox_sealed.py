@@ -12,7 +12,6 @@ from tests.virtualbox.lab import Lab, rendered
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.engines,
-    pytest.mark.xdist_group("virtualbox"),
     pytest.mark.timeout(1200),
 ]
 

@@ -22,7 +22,7 @@ from labctl.events import Event
 from labctl.images import BoxFile, Image, list_boxes, publish_box, resolve, resolve_box
 from labctl.images.boxes import guest
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.engines]
 
 ROOT = "8388608"  # where the root partition begins, bytes
 
