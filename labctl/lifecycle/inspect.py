@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from labctl.errors import LabctlError
+from labctl.lifecycle import checkpoint, sealing
 from labctl.lifecycle.locate import Running, running
 from labctl.plan.model import LabPlan
 from labctl.providers.base import MachineStatus, Observed
@@ -22,7 +23,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class LabStatus:
-    """An instance at one moment. phase is what labctl was doing with it last."""
+    """An instance at one moment. phase is what labctl was doing with it last. sealed: it is to have no management path.
+
+    interrupted: what was left of a checkpoint, for people.
+    """
 
     lab: str
     instance: str
@@ -32,17 +36,19 @@ class LabStatus:
     rows: tuple[Row, ...]
     leftovers: tuple[str, ...]
     faults: tuple[str, ...]
+    sealed: bool
+    interrupted: str
 
     @property
     def summary(self) -> str:
         """Such as ``up``, ``3 of 4 running``, ``down`` or ``interrupted``."""
         states = [row.status.state for row in self.rows]
-        if self.phase == "changing":
+        if self.phase == "changing" or self.interrupted:
             return "interrupted"
         if self.phase == "destroying":
             return "half destroyed"
         if states and all(state == "running" for state in states):
-            return "up"
+            return "up, sealed" if self.sealed else "up"
         if all(state in ("stopped", "absent") for state in states):
             return "down"
         return f"{states.count('running')} of {len(states)} running"
@@ -79,7 +85,9 @@ def status(lab: Running) -> LabStatus:
         lab.record.spec_file,
         rows,
         observed.leftovers,
-        observed.faults,
+        (*observed.faults, *(f"{name} is open in a sealed lab" for name in sealing.open_machines(lab, observed))),
+        lab.record.sealed,
+        checkpoint.interrupted(lab),
     )
 
 

@@ -22,7 +22,7 @@ def prove(lab: Running, *, outside: Sequence[str] = (), listener: Listener = ign
     outside: ``ADDRESS:PORT`` of hosts that the user wants shown to be out of reach; nobody else's address is sent to.
     """
     with GuestSession(lab.provider, lab.plan) as session:
-        report = verify(lab.plan, session, outside=outside, listener=listener)
+        report = verify(lab.plan, session, sealed=lab.record.sealed, outside=outside, listener=listener)
     folder = private_folder(lab.folder.reports)
     path = folder / f"{time.strftime('%Y%m%dT%H%M%S')}.json"
     write_atomic(path, json.dumps(to_json(report), indent=2) + "\n", mode=0o600)

@@ -8,11 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from labctl.errors import GuestError, UsageError
 from labctl.events import Listener, ignore
 from labctl.plan.diff import Action
 from labctl.plan.model import LabPlan, MachinePlan
 
 MachineState = Literal["running", "paused", "stopped", "dead", "absent"]
+
+MANAGEMENT = "management"
+"""The wire of a management NIC, as providers report it. What is not as closed as planned follows in parentheses."""
+
+_NO_SEAL = "labctl doctor says which providers can."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +89,19 @@ class MachineStatus:
 
 @dataclass(frozen=True, slots=True)
 class ObservedNic:
-    """A NIC as the engine reports it. wire is the network's name, ``management``, or the engine's own word for a
-    wire that labctl does not know."""
+    """A NIC as the engine reports it. wire is the network's name, MANAGEMENT, or the engine's own word for a wire
+    that labctl does not know. linked: its cable is in; the management NIC of a sealed machine is not."""
 
     machine: str
     mac: str
     wire: str
     linked: bool = True
     details: str = ""
+
+
+def is_management(nic: ObservedNic) -> bool:
+    """Whether this is a machine's management NIC, closed as planned or not."""
+    return nic.wire == MANAGEMENT or nic.wire.startswith(f"{MANAGEMENT} (")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +162,50 @@ class Backend:
         return self.load() if self.load is not None else None
 
 
+class SealedError(GuestError):
+    """Nothing leads into a sealed machine on this engine."""
+
+
+class Checkpoints(ABC):
+    """The engine's own snapshots, one machine at a time; ``lifecycle.checkpoint`` makes checkpoints of a lab of them.
+
+    A key names a snapshot: ``labctl-`` and 12 hexadecimal digits. All verbs but ``pause`` may follow a crash at any
+    point of themselves; each raises ProviderError. Different machines may be worked on at the same time.
+    """
+
+    @abstractmethod
+    def pause(self, machines: Sequence[str]) -> Mapping[str, float]:
+        """Stop the clocks of running machines, as nearly at one moment as the engine can.
+
+        Gives when each stood still, in seconds of one clock. Where one cannot be paused the others run again.
+        """
+
+    @abstractmethod
+    def resume(self, machines: Sequence[str]) -> None:
+        """Let machines go on; those that are not paused are left alone. All are tried, whichever of them fails."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make what machines need around them before they are restored, such as wires that are gone."""
+
+    @abstractmethod
+    def save(self, machine: str, key: str) -> None:
+        """Keep the disks of a machine, and of a paused one its memory; it stays as it is."""
+
+    @abstractmethod
+    def restore(self, machine: str, key: str) -> None:
+        """Put a machine back, whatever state it is in: stopped if that is how it was saved, else paused, or running
+        where the engine cannot hold it still."""
+
+    @abstractmethod
+    def delete(self, machine: str, key: str) -> None:
+        """Forget a snapshot; no error where it is not there. The machine and its other snapshots stay as they are."""
+
+    @abstractmethod
+    def keys(self, machine: str) -> frozenset[str]:
+        """Keys of the snapshots that a machine has; nothing where it does not exist."""
+
+
 class Provider(ABC):
     """An engine that runs plans. One object serves one instance; ``workdir`` is the provider's own folder in it.
 
@@ -191,13 +246,33 @@ class Provider(ABC):
 
     @abstractmethod
     def endpoint(self, plan: LabPlan, machine: str) -> Endpoint:
-        """How to reach a running machine over SSH. Raises ProviderError where it does not run."""
+        """How to reach a machine over SSH. Raises ProviderError where it does not run, SealedError if it is sealed."""
 
     @abstractmethod
     def execute(
         self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
     ) -> ExecResult:
-        """Run a program as root in the guest over whatever way is open. Raises GuestError where there is no answer."""
+        """Run a program as root in the guest over whatever way is open.
+
+        Raises GuestError where there is no answer, SealedError where there is no way.
+        """
+
+    def seal(self, plan: LabPlan, machine: str) -> None:
+        """Cut a running or paused machine off its management NIC, until ``unseal`` or its next start.
+
+        Idempotent, and read back from the engine. Raises ProviderError where it does not run or is not cut off
+        afterwards; UsageError where the engine cannot.
+        """
+        raise UsageError(f"{self.name} cannot seal {self._machine(plan, machine).name}", hint=_NO_SEAL)
+
+    def unseal(self, plan: LabPlan, machine: str) -> None:
+        """Join a running or paused machine to its management NIC again. Raises as ``seal`` does."""
+        raise UsageError(f"{self.name} cannot unseal {self._machine(plan, machine).name}", hint=_NO_SEAL)
+
+    def checkpoints(self, plan: LabPlan) -> Checkpoints | None:
+        """Snapshots of the plan's machines, or None where the engine has none."""
+        _ = plan
+        return None
 
     def console(self, plan: LabPlan, machine: str) -> Path | None:
         """A unix socket that carries the machine's serial console, or None."""

@@ -26,6 +26,7 @@ record.json    what the instance is and what labctl was doing last
 plan.json      the plan that was carried out last
 pending.json   the plan that was being carried out when labctl was interrupted, if it was
 engine/        the provider's own files: disks, keys, sockets, logs of the machines
+checkpoints/   what each checkpoint holds; the states themselves are with the machines' disks
 commands.log   every program that labctl started for this instance
 reports/       what `labctl verify` found
 
@@ -37,7 +38,8 @@ Remove it with `labctl destroy`, not by hand: the machines may still run.
 class Record:
     """What the instance is. spec_file: the lab.yaml it was made from. created: seconds since the epoch.
 
-    files: machine name to a digest of the provisioning files it was given, which the plan only names.
+    files: machine name to a digest of the provisioning files it was given, which the plan only names. sealed: the
+    instance is to run without its management path.
     """
 
     lab: str
@@ -47,6 +49,7 @@ class Record:
     phase: Phase
     created: float = field(default_factory=time.time)
     files: Mapping[str, str] = field(default_factory=dict)
+    sealed: bool = False
     labctl: str = __version__
     version: int = RECORD_VERSION
 

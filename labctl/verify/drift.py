@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from labctl.plan.model import LabPlan, MachinePlan
-from labctl.providers.base import Observed, ObservedNic
+from labctl.providers.base import MANAGEMENT, Observed, ObservedNic, is_management
 from labctl.verify.model import Finding, FindingKind, Verdict
 
-MANAGEMENT = "management"  # the wire of a management NIC, as providers report it
 
+def compare(plan: LabPlan, observed: Observed, *, sealed: bool = False) -> tuple[Finding, ...]:
+    """Every difference in NICs and wires of running machines, every leftover; what does not run.
 
-def compare(plan: LabPlan, observed: Observed) -> tuple[Finding, ...]:
-    """Every difference in NICs and wires of running machines, every leftover; what does not run."""
+    sealed: no machine is to be joined to its management NIC.
+    """
     states = {status.name: status for status in observed.machines}
     found: list[Finding] = []
     for machine in plan.machines:
@@ -22,6 +23,7 @@ def compare(plan: LabPlan, observed: Observed) -> tuple[Finding, ...]:
             found.append(Finding("not-running", machine.name, f"{machine.name} is {state}", Verdict.INCONCLUSIVE))
         else:
             found += _nics(plan, machine, [nic for nic in observed.nics if nic.machine == machine.name])
+    found += _open(observed) if sealed else ()
     names = {machine.name for machine in plan.machines}
     strangers = [nic for nic in observed.nics if nic.machine not in names]
     found += [
@@ -42,6 +44,22 @@ def as_planned(plan: LabPlan, observed: Observed) -> frozenset[tuple[str, str]]:
         for device, mac, wire in _planned(plan, machine)
         if (machine.name, mac, wire) in seen
     )
+
+
+def unplugged(plan: LabPlan, observed: Observed) -> frozenset[tuple[str, str]]:
+    """(machine, device) of management NICs whose cable the engine reports pulled: nothing goes by those."""
+    return frozenset((nic.machine, plan.management.device) for nic in observed.nics if _pulled(nic))
+
+
+def _pulled(nic: ObservedNic) -> bool:
+    return is_management(nic) and not nic.linked
+
+
+def _open(observed: Observed) -> Iterator[Finding]:
+    for nic in observed.nics:
+        if is_management(nic) and nic.linked:
+            details = f"{nic.machine}: its management NIC is joined in a lab that is to be sealed"
+            yield Finding("unsealed", nic.machine, details, Verdict.FAIL)
 
 
 def _planned(plan: LabPlan, machine: MachinePlan) -> Iterator[tuple[str, str, str]]:

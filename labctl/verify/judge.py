@@ -29,6 +29,7 @@ class Heard:
     tokens: Mapping[str, str]
     arrived: Mapping[str, Collection[str]]
     sound: Collection[tuple[str, str]]
+    unplugged: Collection[tuple[str, str]]
     host: Mapping[Door, Control]
 
 
@@ -139,6 +140,8 @@ class _Judge:
         same = next((cell for cell in reached if cell.flow.source_device == device), None)
         if same is not None:
             return Control("source", True, "peer", f"{name} reached {_place(same)} from {device}")
+        if (name, device) in self.heard.unplugged:
+            return Control("source", True, "unplugged", f"the engine reports the cable of {device} of {name} pulled")
         sound = (name, device) in self.heard.sound
         state = f"{device} is up as planned" if sound else f"{device} is not up as planned"
         if reached:
@@ -159,6 +162,9 @@ class _Judge:
         peer = self.reached_at.get(door)
         if peer is not None:
             return Control("target", True, "peer", f"{_place(cell)} answered {peer.flow.source}")
+        if (flow.target, flow.target_device) in self.heard.unplugged:
+            details = f"the engine reports the cable of {flow.target_device} of {flow.target} pulled"
+            return Control("target", True, "unplugged", details)
         sound = (flow.target, flow.target_device) in self.heard.sound
         state = f"{flow.target_device} is up as planned" if sound else f"{flow.target_device} is not up as planned"
         if self._answers_itself(door):

@@ -43,12 +43,13 @@ class Control:
     answers somebody. by, from strong to weak: ``peer`` (over the wire, by the same NIC), ``nic`` (over the wire, by
     another NIC of the source), ``self`` (the machine's own address, with its NIC up as planned: all that a machine
     alone on its wire can show), ``host`` (labctl asked from the computer that runs the lab), ``twin`` (another port
-    that opens and closes with this one, where nobody may ask this one), ``none``.
+    that opens and closes with this one, where nobody may ask this one), ``unplugged`` (the engine reports the cable of
+    a sealed machine's management NIC pulled, so nothing goes by it), ``none``.
     """
 
     subject: Literal["source", "target"]
     passed: bool
-    by: Literal["peer", "nic", "self", "host", "twin", "none"]
+    by: Literal["peer", "nic", "self", "host", "twin", "unplugged", "none"]
     details: str
 
 
@@ -72,7 +73,16 @@ class ProbedFlow:
 
 
 FindingKind = Literal[
-    "missing-nic", "extra-nic", "wrong-wire", "unlinked", "leftover", "opening", "not-running", "unobserved", "note"
+    "missing-nic",
+    "extra-nic",
+    "wrong-wire",
+    "unlinked",
+    "leftover",
+    "opening",
+    "unsealed",
+    "not-running",
+    "unobserved",
+    "note",
 ]
 
 

@@ -44,19 +44,20 @@ def verify(
     plan: LabPlan,
     session: Session,
     *,
+    sealed: bool = False,
     outside: Sequence[str] = (),
     listener: Listener = ignore,
     runner: Runner | None = None,
 ) -> Report:
     """Prove the isolation of a running instance.
 
-    outside: ``ADDRESS:PORT`` texts that the user names, which no closed network may reach. A guest that cannot be asked
-    makes its flows INCONCLUSIVE and stops nothing. Raises UsageError for a bad ``outside``, HostError where no canary
-    can be planted.
+    sealed: no machine is to be joined to its management NIC. outside: ``ADDRESS:PORT`` texts that the user names, which
+    no closed network may reach. A guest that cannot be asked makes its flows INCONCLUSIVE and stops nothing. Raises
+    UsageError for a bad ``outside``, HostError where no canary can be planted.
     """
     started = time.time()
     outward = named_outside(outside)
-    observed, findings = _observed(plan, session)
+    observed, findings = _observed(plan, session, sealed or plan.seal)
     to_host = any(flow.target == "host" for flow in plan.flows)
     addresses = host_addresses(plan) if to_host else ()
     own = (str(plan.management.host),) if to_host and plan.management.shared else ()
@@ -77,6 +78,7 @@ def verify(
             tokens=asking.tokens,
             arrived={**asking.arrived, "host": frozenset(canaries.arrived)},
             sound=asking.linked & drift.as_planned(plan, observed) if observed else frozenset(),
+            unplugged=drift.unplugged(plan, observed) if observed else frozenset(),
             host=controls,
         )
     if to_host:
@@ -90,13 +92,13 @@ def plan_digest(plan: LabPlan) -> str:
     return hashlib.sha256(json.dumps(to_json(plan), sort_keys=True).encode()).hexdigest()
 
 
-def _observed(plan: LabPlan, session: Session) -> tuple[Observed | None, tuple[Finding, ...]]:
+def _observed(plan: LabPlan, session: Session, sealed: bool) -> tuple[Observed | None, tuple[Finding, ...]]:
     try:
         observed = session.observe()
     except LabctlError as error:
         details = f"the engine does not say what runs: {error.brief}"
         return None, (Finding("unobserved", "", details, Verdict.INCONCLUSIVE),)
-    return observed, drift.compare(plan, observed)
+    return observed, drift.compare(plan, observed, sealed=sealed)
 
 
 def _absent(plan: LabPlan, observed: Observed | None) -> dict[str, str]:

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from labctl.errors import GuestError, ProviderError
-from labctl.events import Event
-from labctl.host.files import private_folder, remove_tree, write_json
+from labctl.events import Event, Listener, ignore
+from labctl.host.files import private_folder, remove_tree
 from labctl.plan.diff import Action
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import (
+    MANAGEMENT,
     Capabilities,
     Endpoint,
     ExecResult,
     Job,
-    MachineState,
     MachineStatus,
     Observed,
     ObservedNic,
     Provider,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FakeMachine:
-    """A machine as noted. disk counts the disks made, boots the starts; applied is its configuration."""
-
-    name: str
-    state: MachineState = "stopped"
-    disk: int = 1
-    boots: int = 0
-    wires: tuple[tuple[str, str], ...] = ()  # MAC and network of each NIC
-    applied: str = ""
+from labctl.providers.fake.checkpoints import FakeCheckpoints
+from labctl.providers.fake.notes import FakeMachine, Notes
 
 
 class FakeProvider(Provider):
@@ -43,42 +32,47 @@ class FakeProvider(Provider):
 
     name: ClassVar[str] = "fake"
 
+    def __init__(self, workdir: Path, listener: Listener = ignore) -> None:
+        super().__init__(workdir, listener)
+        self._notes = Notes(workdir)
+
     @classmethod
     def capabilities(cls, plan: LabPlan | None = None) -> Capabilities:
         _ = plan  # it can do as much for every plan
-        return Capabilities(True, True, True, True, checkpoints=False, console=False, windows=True)
+        return Capabilities(True, True, True, True, checkpoints=True, console=False, windows=True)
 
     def up(self, job: Job) -> None:
         private_folder(self.workdir)
-        machines = self._read()
+        machines = self._notes.read()
         for name, action in job.actions.items():
             if action == "remove" and name in machines:
                 del machines[name]
                 self.listener(Event("done", "remove", name))
-        self._write(machines)
+        self._notes.write(machines)
         for name in (name for wave in job.plan.waves for name in wave):
             before = machines.get(name)
             machines[name] = _lifted(job.plan.machine(name), job.actions.get(name, "keep"), before)
             if machines[name] != before:
-                self._write(machines)
+                self._notes.write(machines)
                 self.listener(Event("done", "boot", name, seconds=0.0))
 
     def down(self, plan: LabPlan, machines: Sequence[str]) -> None:
         machines = [self._machine(plan, name).name for name in machines]
-        self._write({name: replace(m, state="stopped") if name in machines else m for name, m in self._read().items()})
+        for name in set(machines) & set(self._notes.read()):
+            self._notes.change(name, state="stopped")
 
     def destroy(self) -> None:
         remove_tree(self.workdir)
 
     def observe(self, plan: LabPlan) -> Observed:
-        machines = self._read()
+        machines = self._notes.read()
         statuses = [
             MachineStatus(m.name, machines[m.name].state if m.name in machines else "absent") for m in plan.machines
         ]
         nics = [
-            ObservedNic(machine.name, mac, wire)
+            ObservedNic(machine.name, mac, wire, linked=not (machine.sealed and wire == MANAGEMENT))
             for machine in machines.values()
-            if machine.state == "running"
+            if machine.state in ("running", "paused")
             for mac, wire in machine.wires
         ]
         planned = {machine.name for machine in plan.machines}
@@ -93,8 +87,14 @@ class FakeProvider(Provider):
     def execute(
         self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
     ) -> ExecResult:
-        """Knows ``hostname``, ``cat`` and ``true``; anything else is a program that is not there."""
-        _ = self._running(plan, machine), timeout
+        """Knows ``hostname``, ``cat``, ``true`` and the marks of checkpoints; any other program is not there."""
+        found = self._running(plan, machine)
+        _ = timeout
+        if argv[:2] == ["sh", "-c"] and "/run/labctl/checkpoint" in argv[2]:
+            if "echo" not in argv[2]:
+                return ExecResult(0, "\n".join(found.marks).encode(), b"")
+            self._notes.change(machine, marks=(argv[-1], argv[-1]))
+            return ExecResult(0, b"", b"")
         outputs = {"hostname": f"{machine}\n".encode(), "cat": stdin, "true": b""}
         if argv[0] not in outputs:
             raise GuestError(
@@ -102,41 +102,41 @@ class FakeProvider(Provider):
             )
         return ExecResult(0, outputs[argv[0]], b"")
 
+    def seal(self, plan: LabPlan, machine: str) -> None:
+        self._seal(plan, machine, True)
+
+    def unseal(self, plan: LabPlan, machine: str) -> None:
+        self._seal(plan, machine, False)
+
+    def checkpoints(self, plan: LabPlan) -> FakeCheckpoints:
+        _ = plan
+        return FakeCheckpoints(self._notes)
+
     def kill(self, machine: str) -> None:
         """Let a machine die, as engines' machines do at times."""
-        machines = self._read()
-        machines[machine] = replace(machines[machine], state="dead")
-        self._write(machines)
+        self._notes.change(machine, state="dead")
+
+    def _seal(self, plan: LabPlan, machine: str, sealed: bool) -> None:
+        found = self._notes.read().get(self._machine(plan, machine).name)
+        if found is None or found.state not in ("running", "paused"):
+            raise ProviderError(f"{machine} does not run")
+        self._notes.change(machine, sealed=sealed)
 
     def _running(self, plan: LabPlan, name: str) -> FakeMachine:
-        found = self._read().get(self._machine(plan, name).name)
+        found = self._notes.read().get(self._machine(plan, name).name)
         if found is None or found.state != "running":
             raise ProviderError(f"{name} does not run", hint="labctl up starts it; labctl status shows what runs.")
         return found
 
-    @property
-    def _notes(self) -> Path:
-        return self.workdir / "machines.json"
-
-    def _read(self) -> dict[str, FakeMachine]:
-        if not self._notes.exists():
-            return {}
-        values = json.loads(self._notes.read_text(encoding="utf-8"))
-        return {
-            v["name"]: FakeMachine(**{**v, "wires": tuple((mac, wire) for mac, wire in v["wires"])}) for v in values
-        }
-
-    def _write(self, machines: dict[str, FakeMachine]) -> None:
-        write_json(self._notes, [asdict(machine) for machine in machines.values()])
-
 
 def _lifted(machine: MachinePlan, action: Action, before: FakeMachine | None) -> FakeMachine:
     """The note of a machine after ``up``."""
-    wires = ((machine.management_mac, "management"), *((i.mac, i.network) for i in machine.interfaces))
+    wires = ((machine.management_mac, MANAGEMENT), *((i.mac, i.network) for i in machine.interfaces))
     applied = repr((machine.hosts, machine.users, machine.steps))
     if before is None:
         return FakeMachine(machine.name, "running", 1, 1, wires, applied)
     disk = before.disk + (action == "replace")
     if before.state == "running" and action not in ("replace", "restart"):
         return replace(before, applied=applied)
-    return FakeMachine(machine.name, "running", disk, before.boots + 1, wires, applied)
+    marks = ("", before.marks[1] if action != "replace" else "")
+    return FakeMachine(machine.name, "running", disk, before.boots + 1, wires, applied, marks=marks)

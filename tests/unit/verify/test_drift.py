@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from labctl.providers.base import MachineStatus, Observed, ObservedNic
-from labctl.verify.drift import as_planned, compare
+from labctl.verify.drift import as_planned, compare, unplugged
 from labctl.verify.model import Verdict
 from tests.support import plans
 
@@ -95,3 +95,20 @@ def test_what_is_broken_beside_machines_decides_nothing() -> None:
 
 def test_what_an_engine_lets_through_is_a_failure() -> None:
     assert kinds(replace(CLEAN, openings=(("a", "a shared folder"),))) == [("opening", "a", Verdict.FAIL)]
+
+
+def test_a_sealed_lab_has_no_management_nic_joined() -> None:
+    pulled = tuple(replace(nic, linked=nic.wire != "management") for nic in NICS)
+    assert unplugged(PLAN, CLEAN) == frozenset()
+    assert unplugged(PLAN, replace(CLEAN, nics=pulled)) == {("a", "mgmt"), ("b", "mgmt")}
+    assert compare(PLAN, replace(CLEAN, nics=pulled), sealed=True) == ()
+    half = replace(CLEAN, nics=(*pulled[:3], NICS[3]))
+    assert [(f.kind, f.machine, f.verdict) for f in compare(PLAN, half, sealed=True)] == [
+        ("unsealed", "b", Verdict.FAIL)
+    ]
+
+
+def test_a_management_nic_that_is_open_to_more_is_no_planned_wire() -> None:
+    wide = replace(NICS[1], wire="management (answers names)", linked=False)
+    assert kinds(replace(CLEAN, nics=(NICS[0], wide, *NICS[2:]))) == [("wrong-wire", "a", Verdict.FAIL)]
+    assert ("a", "mgmt") in unplugged(PLAN, replace(CLEAN, nics=(wide,)))

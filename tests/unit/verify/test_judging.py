@@ -64,6 +64,7 @@ class Scene:
         self.troubles: dict[str, str] = {}
         self.arrived: dict[str, set[str]] = {}
         self.sound = set(EVERY_NIC)
+        self.unplugged: set[tuple[str, str]] = set()
         self.host: dict[Door, Control] = {}
 
     @staticmethod
@@ -82,7 +83,7 @@ class Scene:
 
     def judged(self) -> tuple[ProbedFlow, ...]:
         heard = Heard(
-            self.answers, self.troubles, self.listeners, TOKENS, self.arrived, self.sound, self.host
+            self.answers, self.troubles, self.listeners, TOKENS, self.arrived, self.sound, self.unplugged, self.host
         )  # fmt: skip
         return judge(self.plan, self.todo, heard, OWN)
 
@@ -142,6 +143,16 @@ def test_the_management_path_may_refuse_for_a_target_that_is_shown_to_answer() -
     assert scene.first().verdict is P
     scene.asks_itself("b", "refused")
     assert scene.first().verdict is I
+    scene.says(0, "answered")
+    assert scene.first().verdict is F
+
+
+def test_a_cable_that_the_engine_reports_pulled_shows_that_nothing_can_leave() -> None:
+    scene = Scene(replace(DENIED, source_device="mgmt"))
+    scene.sound.discard(("a", "mgmt"))
+    assert scene.first().verdict is I
+    scene.unplugged.add(("a", "mgmt"))
+    assert (scene.first().verdict, by(scene.first())) == (P, ("unplugged", "self"))
     scene.says(0, "answered")
     assert scene.first().verdict is F
 

@@ -1,0 +1,185 @@
+"""Commands that keep and bring back the state of a lab, and that cut its management path."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labctl.cli.options import InstanceOption, JsonOption, LabArgument, QuietOption
+from labctl.cli.output import progress, remark, say, say_json, table
+
+if TYPE_CHECKING:
+    from labctl.lifecycle.checkpoint import Listing
+    from labctl.state.checkpoints import Checkpoint
+
+snapshot = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Keep the state of all machines of a lab, disks and memory, and bring it back.\n\n"
+    "`labctl snapshot save clean`, break things, `labctl snapshot restore clean`.",
+)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What the checkpoint is called.")]
+
+
+@snapshot.command("save")
+def save(
+    name: NameArgument,
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Keep the state of all machines under a name. They stand still together meanwhile; all are kept or none."""
+    from labctl.lifecycle import checkpoint, locate
+
+    with progress(quiet or as_json) as listener:
+        saved = checkpoint.save(locate.find(lab, instance=instance, listener=listener), name, listener=listener)
+    if as_json:
+        say_json(_fields(saved))
+        return
+    skew = "" if saved.skew is None else f"; they stood still within {saved.skew * 1000:.0f} ms of each other"
+    say(f"Saved {saved.name}: {len(saved.machines)} machines{skew}.")
+
+
+@snapshot.command("restore")
+def restore(
+    name: NameArgument,
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Put all machines back to a checkpoint. What has happened since is gone.
+
+    That each machine is back is shown by marks that labctl left in its memory and on its disk.
+    """
+    from labctl.lifecycle import checkpoint, locate
+
+    began = time.monotonic()
+    with progress(quiet or as_json) as listener:
+        restored = checkpoint.restore(locate.find(lab, instance=instance, listener=listener), name, listener=listener)
+    seconds = time.monotonic() - began
+    if as_json:
+        say_json({**_fields(restored), "seconds": round(seconds, 2)})
+    else:
+        say(f"Restored {restored.name}: {len(restored.machines)} machines, in {seconds:.1f} s.")
+
+
+@snapshot.command("list")
+def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_json: JsonOption = False) -> None:
+    """List the checkpoints of a lab, the oldest first."""
+    found = _listing(lab, instance)
+    if as_json:
+        say_json({"current": found.current, "checkpoints": [_fields(one) for one in found.checkpoints]})
+    elif not found.checkpoints:
+        remark("There are no checkpoints. `labctl snapshot save NAME` makes one.")
+    else:
+        rows = [
+            (
+                f"{one.name} *" if one.id == found.current else one.name,
+                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created)),
+                ", ".join(f"{name} ({state})" for name, state in one.machines.items()),
+                "sealed" if one.sealed else "",
+            )
+            for one in found.checkpoints
+        ]
+        table(("NAME", "SAVED", "MACHINES", ""), rows)
+
+
+@snapshot.command("tree")
+def tree(lab: LabArgument = Path(), instance: InstanceOption = "default") -> None:
+    """Show which checkpoint was made after which; the lab goes on from the one with a star."""
+    found = _listing(lab, instance)
+    for line in _branches(found, None, ""):
+        say(line)
+
+
+@snapshot.command("delete")
+def delete(
+    name: NameArgument,
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Forget a checkpoint. The lab stays as it is, and so do the checkpoints made after it."""
+    from labctl.lifecycle import checkpoint, locate
+
+    with progress(quiet or as_json) as listener:
+        checkpoint.delete(locate.find(lab, instance=instance, listener=listener), name, listener=listener)
+    if as_json:
+        say_json({"name": name, "deleted": True})
+    else:
+        say(f"Deleted {name}.")
+
+
+def seal(
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Cut all machines off the path by which labctl logs in, on the host's side, until `labctl unseal`.
+
+    Where a guest agent speaks over a channel of its own (qemu, libvirt), `exec`, `verify` and `snapshot` go on working.
+    """
+    from labctl.lifecycle import locate, sealing
+
+    with progress(quiet or as_json) as listener:
+        machines = sealing.seal(locate.find(lab, instance=instance, listener=listener), listener=listener)
+    _tell(machines, "sealed", as_json)
+
+
+def unseal(
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Open the path by which labctl logs in again."""
+    from labctl.lifecycle import locate, sealing
+
+    with progress(quiet or as_json) as listener:
+        machines = sealing.unseal(locate.find(lab, instance=instance, listener=listener), listener=listener)
+    _tell(machines, "unsealed", as_json)
+
+
+def _tell(machines: tuple[str, ...], what: str, as_json: bool) -> None:
+    if as_json:
+        say_json({what: machines})
+    elif machines:
+        say(f"{what.capitalize()} {', '.join(machines)}.")
+    else:
+        say(f"No machine runs; the lab starts {what}.")
+
+
+def _listing(lab: Path, instance: str) -> Listing:
+    from labctl.lifecycle import checkpoint, locate
+
+    return checkpoint.listing(locate.find(lab, instance=instance))
+
+
+def _fields(one: Checkpoint) -> dict[str, object]:
+    return {
+        "id": one.id,
+        "name": one.name,
+        "parent": one.parent,
+        "created": one.created,
+        "machines": one.machines,
+        "skew": one.skew,
+        "witnesses": one.witnesses,
+        "sealed": one.sealed,
+    }
+
+
+def _branches(found: Listing, parent: str | None, indent: str) -> list[str]:
+    lines = []
+    for one in found.checkpoints:
+        if one.parent == parent:
+            star = " *" if one.id == found.current else ""
+            lines += [f"{indent}{one.name}{star}", *_branches(found, one.id, indent + "  ")]
+    return lines

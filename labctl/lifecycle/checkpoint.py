@@ -1,0 +1,251 @@
+"""Checkpoints of a whole lab: all machines at one moment, all or nothing, and proof that a restore restored.
+
+Two phases: a manifest that is not complete comes first, the engine's snapshots second, the complete manifest last. So a
+crash at any point leaves what ``mend`` can tell apart: half a checkpoint, which it removes, or a restore that it ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from labctl.errors import LabctlError, ProviderError, UsageError
+from labctl.events import Event, Listener, ignore
+from labctl.lifecycle import sealing, witness
+from labctl.lifecycle.locate import Running
+from labctl.plan.diff import STRENGTH, Change, compare
+from labctl.plan.model import LabPlan
+from labctl.providers.base import Checkpoints, MachineState
+from labctl.providers.workers import Stop, each, raise_failures
+from labctl.state.checkpoints import Checkpoint, CheckpointFolder, check_name, new_id
+from labctl.state.lock import locked
+
+_JOBS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The checkpoints of an instance, the oldest first; current is the id of the one that it goes on from."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    current: str | None
+
+
+def save(lab: Running, name: str, *, listener: Listener = ignore) -> Checkpoint:
+    """Keep the state of all machines, disks and memory, under a name that is not taken.
+
+    The machines stand still meanwhile. Where one of them cannot be saved, nothing is kept and all go on.
+    """
+    check_name(name)
+    with locked(lab.folder.lab, lab.folder.instance):
+        engine, notes = _engine(lab), CheckpointFolder(lab.folder)
+        _mend_saves(lab, engine, notes)
+        if any(one.name == name for one in notes.whole()):
+            raise UsageError(
+                f"there is a checkpoint called {name!r} already",
+                hint=f"Choose another name, or labctl snapshot delete {name} first.",
+            )
+        states = _settled(lab)
+        machines = list(states)
+        running = [machine for machine in machines if states[machine] == "running"]
+        checkpoint = Checkpoint(
+            new_id(),
+            name,
+            lab.plan,
+            notes.current(),
+            files=lab.record.files,
+            machines={machine: "running" if machine in running else "stopped" for machine in machines},
+            sealed=lab.record.sealed,
+        )
+        notes.write(checkpoint)
+        began = time.monotonic()
+        try:
+            checkpoint = replace(checkpoint, witnesses=witness.leave(lab, running, checkpoint.key))
+            checkpoint = replace(checkpoint, skew=_keep(engine, checkpoint, running, listener))
+        except BaseException:
+            _discard(engine, notes, checkpoint)
+            raise
+        notes.write(replace(checkpoint, complete=True))
+        notes.set_current(checkpoint.id)
+        witness.leave(lab, checkpoint.witnesses, f"after {checkpoint.key}")
+        listener(Event("done", "save", message=name, seconds=time.monotonic() - began))
+        return replace(checkpoint, complete=True)
+
+
+def restore(lab: Running, name: str, *, listener: Listener = ignore) -> Checkpoint:
+    """Put all machines back to a checkpoint, and show that they are: their marks are there again.
+
+    What ran then runs now, with its clock set right. Raises ProviderError, GuestError where one was not restored.
+    """
+    with locked(lab.folder.lab, lab.folder.instance):
+        engine, notes = _engine(lab), CheckpointFolder(lab.folder)
+        _mend_saves(lab, engine, notes)
+        checkpoint = notes.find(name)
+        _check_fits(lab.plan, checkpoint)
+        _put_back(lab, engine, notes, checkpoint, listener)
+        return checkpoint
+
+
+def delete(lab: Running, name: str, *, listener: Listener = ignore) -> None:
+    """Forget a checkpoint; those made after it stay usable."""
+    with locked(lab.folder.lab, lab.folder.instance):
+        engine, notes = _engine(lab), CheckpointFolder(lab.folder)
+        _mend_saves(lab, engine, notes)
+        checkpoint = notes.write(replace(notes.find(name), complete=False))
+        began = time.monotonic()
+        machines = list(checkpoint.machines)
+        raise_failures(_each(machines, lambda one: engine.delete(one, checkpoint.key)), len(machines))
+        notes.remove(checkpoint)
+        listener(Event("done", "delete", message=name, seconds=time.monotonic() - began))
+
+
+def listing(lab: Running) -> Listing:
+    """All whole checkpoints; nothing is changed."""
+    notes = CheckpointFolder(lab.folder)
+    return Listing(notes.whole(), notes.current())
+
+
+def interrupted(lab: Running) -> str:
+    """What a labctl that was killed has left of a checkpoint, for people; ``""`` where there is nothing."""
+    notes = CheckpointFolder(lab.folder)
+    restoring = notes.restoring()
+    found = [one for one in notes.all() if not one.complete or one.id == restoring]
+    return "; ".join(f"{'the restore of' if one.complete else 'half of'} checkpoint {one.name}" for one in found)
+
+
+def mend(lab: Running, *, listener: Listener = ignore) -> None:
+    """Remove half checkpoints and end a restore that was interrupted. The caller holds the instance's lock."""
+    notes = CheckpointFolder(lab.folder)
+    if notes.restoring() is None and all(one.complete for one in notes.all()):
+        return
+    engine = _engine(lab)
+    _mend_saves(lab, engine, notes)
+    restoring = next((one for one in notes.whole() if one.id == notes.restoring()), None)
+    if restoring is None:
+        notes.set_restoring(None)
+    else:
+        _put_back(lab, engine, notes, restoring, listener)
+
+
+def _engine(lab: Running) -> Checkpoints:
+    engine = lab.provider.checkpoints(lab.plan)
+    if engine is None:
+        raise UsageError(
+            f"{lab.record.provider} has no checkpoints", hint="labctl doctor says what each provider can do."
+        )
+    return engine
+
+
+def _settled(lab: Running) -> dict[str, MachineState]:
+    """The state of every machine of a lab that is as its plan says. Raises UsageError where it is not."""
+    where = f"{lab.plan.lab}/{lab.plan.instance}"
+    if lab.record.phase not in ("up", "down") or CheckpointFolder(lab.folder).restoring() is not None:
+        raise UsageError(f"{where} is half changed", hint="labctl up goes on; then save.")
+    states = {status.name: status.state for status in lab.provider.observe(lab.plan).machines}
+    wrong = [f"{name} is {state}" for name, state in states.items() if state not in ("running", "stopped")]
+    if wrong:
+        raise UsageError(f"{where} cannot be saved: {', '.join(wrong)}", hint="labctl up mends it; then save.")
+    return states
+
+
+def _keep(engine: Checkpoints, checkpoint: Checkpoint, running: Sequence[str], listener: Listener) -> float | None:
+    """Save every machine while all stand still. Gives the skew in seconds."""
+
+    def one(machine: str) -> None:
+        listener(Event("started", "save", machine))
+        began = time.monotonic()
+        engine.save(machine, checkpoint.key)
+        listener(Event("done", "save", machine, seconds=time.monotonic() - began))
+
+    machines = list(checkpoint.machines)
+    try:
+        stood = engine.pause(running)
+        raise_failures(_each(machines, one), len(machines))
+    finally:
+        engine.resume(running)
+    return max(stood.values()) - min(stood.values()) if len(stood) > 1 else None
+
+
+def _discard(engine: Checkpoints, notes: CheckpointFolder, checkpoint: Checkpoint) -> None:
+    """Remove what there is of a checkpoint; where that fails, its manifest stays, so that the next command tries."""
+    failures = _each(list(checkpoint.machines), lambda machine: engine.delete(machine, checkpoint.key))
+    if not failures:
+        notes.remove(checkpoint)
+
+
+def _mend_saves(lab: Running, engine: Checkpoints, notes: CheckpointFolder) -> None:
+    """Remove checkpoints that were left half saved or half deleted, and let machines go on that stood for them."""
+    halves = [one for one in notes.all() if not one.complete]
+    if not halves:
+        return
+    states = {status.name: status.state for status in lab.provider.observe(lab.plan).machines}
+    if notes.restoring() is None:
+        engine.resume([name for name, state in states.items() if state == "paused"])
+    for one in halves:
+        _discard(engine, notes, one)
+
+
+def _put_back(
+    lab: Running, engine: Checkpoints, notes: CheckpointFolder, checkpoint: Checkpoint, listener: Listener
+) -> None:
+    machines = list(checkpoint.machines)
+    lost = [machine for machine in machines if checkpoint.key not in engine.keys(machine)]
+    if lost:
+        raise ProviderError(
+            f"the checkpoint {checkpoint.name} is not whole any more: {', '.join(lost)} lack their part",
+            details="Their disks were made anew since, or somebody has removed the snapshot.",
+            hint=f"labctl snapshot delete {checkpoint.name}; nothing was changed.",
+        )
+
+    def one(machine: str) -> None:
+        listener(Event("started", "restore", machine))
+        began = time.monotonic()
+        engine.restore(machine, checkpoint.key)
+        listener(Event("done", "restore", machine, seconds=time.monotonic() - began))
+
+    engine.prepare()
+    notes.set_restoring(checkpoint.id)
+    failures = _each(machines, one)
+    if failures:
+        raise ProviderError(
+            f"{', '.join(sorted(failures))} could not be restored",
+            details="\n".join(f"{name}: {error.brief}\n{error.details}".strip() for name, error in failures.items()),
+            hint=f"The others stand still. labctl snapshot restore {checkpoint.name}, or labctl up, goes on.",
+        )
+    lab.folder.finish(checkpoint.plan)
+    running = [machine for machine, state in checkpoint.machines.items() if state == "running"]
+    record = replace(lab.record, files=checkpoint.files, phase="up" if running else "down")
+    lab.folder.write_record(record)
+    # Engines put cables back as they were at the save, so they are set anew before anything moves.
+    sealing.enforce(replace(lab, record=record, plan=checkpoint.plan))
+    engine.resume(running)
+    closed = witness.look(lab, checkpoint.witnesses, checkpoint.key)
+    notes.set_current(checkpoint.id)
+    notes.set_restoring(None)
+    if unproven := sorted(set(running) - set(checkpoint.witnesses) | set(closed)):
+        listener(Event("warning", "restore", message=f"not proven in {', '.join(unproven)}: no way to look for a mark"))
+
+
+def _check_fits(plan: LabPlan, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint of other machines than there are. Raises UsageError that says what differs."""
+    found = [
+        _difference(change)
+        for change in compare(checkpoint.plan, plan).changes
+        if STRENGTH.index(change.action) > STRENGTH.index("provision")
+    ]
+    if found:
+        raise UsageError(
+            f"the checkpoint {checkpoint.name} is of other machines",
+            details="\n".join(found),
+            hint="Put the lab file back to what it was then and run labctl up, or save a new checkpoint.",
+        )
+
+
+def _difference(change: Change) -> str:
+    words = {"create": "is new since", "remove": "is gone since"}
+    return f"{change.machine} {words.get(change.action) or 'changed: ' + ', '.join(change.fields or ['its wires'])}"
+
+
+def _each(machines: Sequence[str], work: Callable[[str], None]) -> dict[str, LabctlError]:
+    return dict(each(machines, work, jobs=_JOBS, stop=Stop()))

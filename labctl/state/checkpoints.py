@@ -1,0 +1,162 @@
+"""Manifests of an instance's checkpoints: what each holds, whether it is whole, and which came from which."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from labctl import __version__
+from labctl.errors import StateError, UsageError
+from labctl.host.files import private_folder, write_atomic, write_json
+from labctl.plan.model import LabPlan
+from labctl.plan.show import from_json, to_json
+from labctl.state.record import InstanceFolder
+
+VERSION = 1
+_ID = re.compile(r"[0-9a-f]{12}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A named state of all machines of an instance.
+
+    complete: all of it is there; without it labctl was interrupted while it saved or deleted it. parent: the id of the
+    checkpoint that the instance went on from. created: seconds since the epoch. files: as in the record. machines: name
+    to ``running`` or ``stopped``. skew: seconds between the first and the last machine standing still; None where fewer
+    than two ran. witnesses: machines in which labctl left a mark to know the state again by. sealed: whether the
+    management path was cut.
+    """
+
+    id: str
+    name: str
+    plan: LabPlan
+    parent: str | None = None
+    complete: bool = False
+    created: float = field(default_factory=time.time)
+    files: Mapping[str, str] = field(default_factory=dict)
+    machines: Mapping[str, Literal["running", "stopped"]] = field(default_factory=dict)
+    skew: float | None = None
+    witnesses: tuple[str, ...] = ()
+    sealed: bool = False
+    labctl: str = __version__
+    version: int = VERSION
+
+    @property
+    def key(self) -> str:
+        """What engines call it."""
+        return f"labctl-{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFolder:
+    """The manifests of one instance. Nothing is made before the first ``write``."""
+
+    folder: InstanceFolder
+
+    def all(self) -> tuple[Checkpoint, ...]:
+        """Every checkpoint, whole or not, the oldest first. Raises StateError where a manifest cannot be read."""
+        found = [self._read(path) for path in self._path.glob("*.json") if _ID.fullmatch(path.stem)]
+        return tuple(sorted(found, key=lambda one: (one.created, one.id)))
+
+    def whole(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints that can be restored, the oldest first."""
+        return tuple(one for one in self.all() if one.complete)
+
+    def find(self, name: str) -> Checkpoint:
+        """The whole checkpoint of this name. Raises UsageError that lists those there are."""
+        found = self.whole()
+        for one in found:
+            if one.name == name:
+                return one
+        there = ", ".join(one.name for one in found)
+        hint = f"Checkpoints: {there}." if there else "labctl snapshot save makes one."
+        where = f"{self.folder.lab}/{self.folder.instance}"
+        raise UsageError(f"{where} has no checkpoint called {name!r}", hint=hint)
+
+    def write(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Keep a manifest, and give it back."""
+        private_folder(self._path)
+        value = {**asdict(replace(checkpoint, plan=None)), "plan": to_json(checkpoint.plan)}  # type: ignore[arg-type]
+        write_json(self._path / f"{checkpoint.id}.json", value, mode=0o600)
+        return checkpoint
+
+    def remove(self, checkpoint: Checkpoint) -> None:
+        """Forget a manifest; its children become its parent's."""
+        for child in self.all():
+            if child.parent == checkpoint.id:
+                self.write(replace(child, parent=checkpoint.parent))
+        if self.current() == checkpoint.id:
+            self.set_current(checkpoint.parent)
+        (self._path / f"{checkpoint.id}.json").unlink(missing_ok=True)
+
+    def current(self) -> str | None:
+        """The id of the checkpoint that the instance goes on from; None before the first."""
+        return self._noted("current")
+
+    def set_current(self, identifier: str | None) -> None:
+        """Note what the instance goes on from."""
+        self._note("current", identifier)
+
+    def restoring(self) -> str | None:
+        """The id of the checkpoint that was being restored when labctl was interrupted, or None."""
+        return self._noted("restoring")
+
+    def set_restoring(self, identifier: str | None) -> None:
+        """Note that a restore begins, or with None that it has ended."""
+        self._note("restoring", identifier)
+
+    @property
+    def _path(self) -> Path:
+        return self.folder.path / "checkpoints"
+
+    def _noted(self, name: str) -> str | None:
+        try:
+            text = (self._path / name).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        return text if _ID.fullmatch(text) else None
+
+    def _note(self, name: str, identifier: str | None) -> None:
+        if identifier is None:
+            (self._path / name).unlink(missing_ok=True)
+        else:
+            private_folder(self._path)
+            write_atomic(self._path / name, f"{identifier}\n", mode=0o600)
+
+    def _read(self, path: Path) -> Checkpoint:
+        try:
+            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if value["version"] != VERSION:
+                raise StateError(
+                    f"the checkpoint {path.stem} has version {value['version']}, not {VERSION}",
+                    hint=f"Use the labctl that wrote it ({value.get('labctl', 'unknown')}).",
+                )
+            return Checkpoint(
+                **{**value, "plan": from_json(value["plan"]), "witnesses": tuple(value["witnesses"]), "id": path.stem}
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StateError(
+                f"the manifest of a checkpoint is damaged: {path}",
+                details=str(error),
+                hint="Nothing was changed. Remove this file to give that checkpoint up; the others are not touched.",
+            ) from error
+
+
+def new_id() -> str:
+    """A name for a checkpoint that no other has."""
+    return secrets.token_hex(6)
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for what cannot name a checkpoint."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a checkpoint", hint="Use letters, digits and ._- with a letter or digit first."
+        )
