@@ -6,8 +6,10 @@ import contextlib
 import os
 import queue
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -261,6 +263,15 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
             return
     else:
         process.kill()
+
+
+def mortal() -> tuple[str, ...]:
+    """Words before a program that end it with a labctl that is killed, where the system has such a thing.
+
+    Otherwise it would work on, and the next labctl would find it at work.
+    """
+    linux = sys.platform.startswith("linux") and shutil.which("setpriv") is not None
+    return ("setpriv", "--pdeathsig", "SIGKILL", "--") if linux else ()
 
 
 def attached(argv: Sequence[str]) -> int:

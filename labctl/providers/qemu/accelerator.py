@@ -119,12 +119,17 @@ def _bare(name: str) -> list[str | Path]:
 
 def _key() -> str:
     """Names this boot of this host and this QEMU: an update of either calls for a new trial."""
+    return f"{boot_id()} {binary_id()}"
+
+
+def binary_id() -> str:
+    """Names this host's QEMU; an update changes it. Raises HostError where there is none."""
     found = shutil.which(BINARY)
     if found is None:
         raise HostError(f"{BINARY} is not installed", hint="Debian, Ubuntu: apt install qemu-system-x86 qemu-utils")
     binary = Path(found).resolve()
     facts = binary.stat()
-    return f"{boot_id()} {binary} {facts.st_size} {facts.st_mtime_ns}"
+    return f"{binary} {facts.st_size} {facts.st_mtime_ns}"
 
 
 def _noted(note: Path, key: str) -> Accelerator | None:

@@ -19,11 +19,21 @@ _TRANSLATION_CACHE_MIB = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Ram:
+    """A file that is a machine's memory. shared: what the guest writes goes into it; else it is only where the guest
+    begins, and QEMU waits to be given the state of the devices that belongs to it."""
+
+    path: Path
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Seat:
     """What the host gives a machine for one start.
 
-    accelerator: ``kvm``, ``hvf``, ``whpx`` or ``tcg``. port: the loopback port that is forwarded to the guest's SSH.
-    netdevs: device name to the ``-netdev`` value of its wire, whose id is ``net-DEVICE``. mark: the value of ``-name``.
+    accelerator: ``kvm``, ``hvf``, ``whpx`` or ``tcg``. port: the loopback port that is forwarded to the guest's SSH; 0
+    for none. netdevs: device name to the ``-netdev`` value of its wire, whose id is ``net-DEVICE``. mark: the value of
+    ``-name``. ram: None for memory that is nobody else's.
     """
 
     accelerator: str
@@ -31,6 +41,7 @@ class Seat:
     files: MachineFiles
     netdevs: Mapping[str, str]
     mark: str
+    ram: Ram | None = None
     binary: str = BINARY
 
 
@@ -53,10 +64,10 @@ def machine_argv(plan: LabPlan, machine: MachinePlan, image: BootImage, seat: Se
         *("-uuid", machine.uuid),
         *("-no-user-config", "-nodefaults"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        *("-machine", "q35,usb=off,vmport=off,graphics=off,sata=off,smbus=off"),
+        *("-machine", "q35,usb=off,vmport=off,graphics=off,sata=off,smbus=off,memory-backend=ram"),
         *_processor(seat.accelerator),
         *("-smp", str(machine.cpus)),
-        *("-m", option(size=f"{-(-machine.memory // (1 << 20))}M")),
+        *_memory(f"{-(-machine.memory // (1 << 20))}M", seat.ram),
         *("-rtc", "base=utc"),
         *("-display", "none"),
         *("-pidfile", str(files.pid)),
@@ -68,6 +79,8 @@ def machine_argv(plan: LabPlan, machine: MachinePlan, image: BootImage, seat: Se
             for part in _disk(f"disk{number}", files.disk(disk.name), serial=disk.name)
         ),
         *("-device", "virtio-rng-pci"),
+        # Tells the guest's kernel that it is a copy of another, which must not have the same random numbers.
+        *("-device", "vmgenid,guid=auto"),
         *_sockets(files),
         *_management(plan, machine, seat.port),
         *(part for interface in machine.interfaces for part in _nic(interface, seat.netdevs[interface.device])),
@@ -76,6 +89,14 @@ def machine_argv(plan: LabPlan, machine: MachinePlan, image: BootImage, seat: Se
 
 def _escaped(value: object) -> str:
     return str(value).replace(",", ",,")
+
+
+def _memory(size: str, ram: Ram | None) -> tuple[str, ...]:
+    """The memory has the same name wherever it is kept, so that a state that was saved with one kind fits the other."""
+    if ram is None:
+        return ("-m", option(size=size), "-object", option("memory-backend-ram", id="ram", size=size))
+    backend = option("memory-backend-file", id="ram", size=size, mem_path=ram.path, share="on" if ram.shared else "off")
+    return ("-m", option(size=size), "-object", backend, *(() if ram.shared else ("-incoming", "defer")))
 
 
 def _processor(accelerator: str) -> tuple[str, ...]:
@@ -124,6 +145,7 @@ def _management(plan: LabPlan, machine: MachinePlan, port: int) -> tuple[str, ..
     TFTP and SMB stay off because they are not named; ``restrict`` closes DNS and everything outward.
     """
     management = plan.management
+    forward = {"hostfwd": f"tcp:127.0.0.1:{port}-{management.guest.ip}:22"} if port else {}
     netdev = option(
         "user",
         id="net-mgmt",
@@ -133,7 +155,7 @@ def _management(plan: LabPlan, machine: MachinePlan, port: int) -> tuple[str, ..
         host=management.host,
         dns=management.dns,
         dhcpstart=management.guest.ip,
-        hostfwd=f"tcp:127.0.0.1:{port}-{management.guest.ip}:22",
+        **forward,
     )
     return ("-netdev", netdev, *_device("mgmt", machine.management_mac))
 

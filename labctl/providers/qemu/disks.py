@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from labctl.errors import HostError
-from labctl.host.files import private_folder
+from labctl.host.files import explained, private_folder
 from labctl.host.runner import CommandError, Runner
 from labctl.plan.model import MachinePlan
 from labctl.providers.base import BootImage
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.record import MachineRecord
+from labctl.providers.qemu.template import Template
 
 _LEAST_FREE = 256 << 20
 
@@ -25,20 +26,25 @@ def key(machine: MachinePlan, image: BootImage) -> str:
     return records.digest_of(machine.uuid, image.digest, machine.packages, machine.disks)
 
 
-def create(layout: Layout, machine: MachinePlan, image: BootImage, *, runner: Runner) -> MachineRecord:
+def create(
+    layout: Layout, machine: MachinePlan, image: BootImage, template: Template | None, *, runner: Runner
+) -> MachineRecord:
     """Make a machine's disks anew; it must not run. The record says so only once they are whole.
 
-    Raises HostError on a full disk.
+    template: what to copy the disk from instead of beginning with the image's. Raises HostError on a full disk.
     """
     files = layout.machine(machine.name)
     private_folder(files.folder)
     record = records.write(layout, MachineRecord(machine.name, records.image_value(image)))
     for old in (*files.folder.glob("disk*.qcow2"), files.provision_log):
         old.unlink(missing_ok=True)
-    _qemu_img(runner, files.overlay, "-b", image.disk.resolve(), "-F", "qcow2")
+    if template is None:
+        _qemu_img(runner, files.overlay, "-b", image.disk.resolve(), "-F", "qcow2")
+    else:
+        _copy(template.disk, files.overlay)
     for disk in machine.disks:
         _qemu_img(runner, files.disk(disk.name), size=disk.size)
-    return records.write(layout, replace(record, disk=key(machine, image)))
+    return records.write(layout, replace(record, disk=key(machine, image), template=template.key if template else ""))
 
 
 def check_room(layout: Layout) -> None:
@@ -49,6 +55,14 @@ def check_room(layout: Layout) -> None:
             f"the disk is full: {free >> 20} MiB are free under {layout.workdir}",
             hint=f"Free some space; machines need at least {_LEAST_FREE >> 20} MiB to start.",
         )
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise explained(target, error) from error
 
 
 def _qemu_img(runner: Runner, path: Path, *extra: str | Path, size: int | None = None) -> None:

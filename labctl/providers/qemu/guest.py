@@ -6,6 +6,7 @@ import io
 import shlex
 import tarfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,10 +79,34 @@ class Wanted:
         return same and record.steps_done == len(self.steps)
 
 
-def configure(session: Agent, name: str, personality: Personality, *, log: Path) -> None:
-    """Write the files of a personality and run its script. Raises GuestError."""
-    result = _deliver(session, personality.files, personality.script, timeout=_CONFIGURE_SECONDS)
+def configure(session: Agent, name: str, personality: Personality, *, first: str = "", log: Path) -> None:
+    """Write the files of a personality and run its script, after ``first``. Raises GuestError."""
+    result = _deliver(session, personality.files, first + personality.script, timeout=_CONFIGURE_SECONDS)
     _judge(name, "configuration", result, log)
+
+
+def rebirth(macs: Sequence[tuple[str, str]]) -> str:
+    """What tells a copy of a template apart from the others, before it is told who it is: shell text for right now.
+
+    Its clock stands at the template's moment; its NICs have the template's MACs. ``macs``: pairs of that and its own.
+    The kernel gets new random numbers by the virtual machine generation ID.
+    """
+    cases = "".join(f"    {old}) mac={new} ;;\n" for old, new in macs)
+    return f"""\
+date -u -s @{time.time():.3f} >/dev/null
+: >/var/lib/systemd/random-seed
+moves=''
+for path in /sys/class/net/*; do
+  read -r mac <"$path/address" || continue
+  case $mac in
+{cases}    *) continue ;;
+  esac
+  moves="${{moves}}link set dev ${{path##*/}} down
+link set dev ${{path##*/}} address $mac
+"
+done
+[ -z "$moves" ] || printf '%s' "$moves" | ip -batch -
+"""
 
 
 def run_step(session: Agent, name: str, step: GuestStep, *, log: Path) -> None:

@@ -38,11 +38,14 @@ class Channel:
         """Hang up."""
         self._socket.close()
 
-    def send(self, value: Any, *, prefix: bytes = b"", timeout: float = 30) -> None:
-        """Send one object. prefix goes before it on the wire. Raises ChannelError."""
+    def send(self, value: Any, *, prefix: bytes = b"", fd: int | None = None, timeout: float = 30) -> None:
+        """Send one object. prefix goes before it on the wire, an open file with it. Raises ChannelError."""
         self._socket.settimeout(timeout)
+        data = prefix + json.dumps(value).encode() + b"\n"
         try:
-            self._socket.sendall(prefix + json.dumps(value).encode() + b"\n")
+            if fd is not None:
+                data = data[socket.send_fds(self._socket, [data], [fd]) :]
+            self._socket.sendall(data)
         except OSError as error:
             raise ChannelError(f"the connection broke: {error.strerror or error}") from error
 

@@ -12,9 +12,10 @@ from labctl.host import ports
 from labctl.host.runner import Runner
 from labctl.plan.diff import Action
 from labctl.plan.model import MachinePlan
-from labctl.providers.base import Job
+from labctl.providers.base import BootImage, Job
 from labctl.providers.qemu import disks, guest, keys, vm
 from labctl.providers.qemu import record as records
+from labctl.providers.qemu import template as templates
 from labctl.providers.qemu.agent import Agent, agent
 from labctl.providers.qemu.bridge import port_of
 from labctl.providers.qemu.layout import Layout
@@ -79,7 +80,17 @@ class Lift:
             raise ProviderError(f"{machine.name} has no disk and no image to make one from")
         if record is not None:
             vm.stop(self.layout, record, graceful=False)
-        return disks.create(self.layout, machine, image, runner=self.runner)
+        return disks.create(self.layout, machine, image, self._template(machine, image), runner=self.runner)
+
+    def _template(self, machine: MachinePlan, image: BootImage) -> templates.Template | None:
+        """What the machine can be a copy of, made where it is missing."""
+        if not templates.serves(machine, image):
+            return None
+        plan, found = self.job.plan, templates.of(self.job.plan, machine, image, self.accelerator)
+        there = templates.make(
+            found, plan, machine, image, self.accelerator, runner=self.runner, listener=self.listener, stop=self.stop
+        )
+        return found if there else None
 
     def _process(self, machine: MachinePlan, action: Action, record: MachineRecord) -> tuple[MachineRecord, bool]:
         """The machine's process, on hardware as planned, and whether it may be booting still."""
@@ -87,6 +98,9 @@ class Lift:
         process = vm.find(self.layout, record)
         if process is not None and self._must_restart(machine, action, record):
             record = vm.stop(self.layout, record, graceful=True, cancelled=self.stop)
+            process = None
+        if process is not None and record.template:  # a labctl that was killed had not let this copy move yet
+            process.stop(grace=1)
             process = None
         if process is not None and record.process == process and record.complete:
             return record, False
@@ -99,7 +113,11 @@ class Lift:
             record = vm.start(
                 self.layout, self.wires, self.job.plan, machine, record, self.accelerator, runner=self.runner
             )
-        elif record.process != process:  # a labctl that was killed had started it and not noted it yet
+        else:
+            vm.go_on(self.layout, record)
+        if (
+            process is not None and record.process != process
+        ):  # a labctl that was killed had started it and not noted it yet
             noted = replace(record, wanted="running", pid=process.pid, started=process.started)
             record = records.write(self.layout, noted)
         with agent(self.layout.machine(machine.name).agent, timeout=_BOOT_SECONDS, alive=self._alive(record)):
@@ -130,9 +148,14 @@ class Lift:
         self.stop.check()
         began = time.monotonic()
         self._say("started", "configure", record.name)
-        guest.configure(session, record.name, wanted.personality, log=self.layout.machine(record.name).provision_log)
+        log = self.layout.machine(record.name).provision_log
+        guest.configure(session, record.name, wanted.personality, first=self._rebirth(record), log=log)
         self._say("done", "configure", record.name, seconds=time.monotonic() - began)
         return records.write(self.layout, replace(record, personality=wanted.personality_digest))
+
+    def _rebirth(self, record: MachineRecord) -> str:
+        """What a copy of a template is told before anything else; may be told again."""
+        return guest.rebirth(templates.macs(self.job.plan.machine(record.name))) if record.copied else ""
 
     def _provision(self, session: Agent, record: MachineRecord, wanted: guest.Wanted) -> MachineRecord:
         if record.steps != wanted.steps_digest:

@@ -9,7 +9,7 @@ from pathlib import Path
 from labctl.errors import LabctlError
 from labctl.host.processes import ProcessId
 from labctl.plan.model import LabPlan
-from labctl.providers.base import MachineState, MachineStatus, Observed, ObservedNic
+from labctl.providers.base import MANAGEMENT, MachineState, MachineStatus, Observed, ObservedNic
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu import vm
 from labctl.providers.qemu.bridge import port_of
@@ -95,7 +95,7 @@ def _nics(name: str, process: ProcessId, session: Monitor, ports: Mapping[str, s
 def _nic(name: str, mac: str, kind: str, details: str, process: ProcessId, ports: Mapping[str, str]) -> ObservedNic:
     if kind == "user":
         closed = "restrict=on" in details
-        return ObservedNic(name, mac, "management", details="restricted" if closed else details)
+        return ObservedNic(name, mac, MANAGEMENT, details="restricted" if closed else details)
     port = _tap(process, details) if kind == "tap" else _socket_port(details)
     wire = ports.get(port, "")
     return ObservedNic(name, mac, wire or f"{kind} {port}".strip(), linked=bool(wire), details=f"{kind} {port}")

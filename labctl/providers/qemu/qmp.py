@@ -6,7 +6,7 @@ Reference: https://www.qemu.org/docs/master/interop/qmp-spec.html
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,18 @@ class Monitor:
 
         Raises ProviderError.
         """
+        return self._execute(command, arguments)
+
+    def hand_over(self, name: str, fd: int) -> None:
+        """Give QEMU an open file, which its commands know by this name until one of them has used it."""
+        self._execute("getfd", {"fdname": name}, fd)
+
+    def _execute(self, command: str, arguments: Mapping[str, Any], fd: int | None = None) -> Any:
         request: dict[str, Any] = {"execute": command}
         if arguments:
             request["arguments"] = {name.replace("_", "-"): value for name, value in arguments.items()}
         try:
-            self._channel.send(request, timeout=self._timeout)
+            self._channel.send(request, fd=fd, timeout=self._timeout)
         except ChannelError as error:
             raise ProviderError(f"QEMU did not take {command}: {error}") from error
         while True:

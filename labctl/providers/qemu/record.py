@@ -24,7 +24,8 @@ class MachineRecord:
     wanted: what labctl last set out to do. pid and started: its process; None from the moment a start is begun until
     the process is known. hardware: digest of the hardware it was started with. port: forwarded to its SSH.
     personality: digest of the configuration applied. steps: digest of the provisioning begun, of which steps_done steps
-    are done. complete: the last ``up`` finished with it.
+    are done. complete: the last ``up`` finished with it. template: the template that its disk was copied from, while it
+    has not run since; ``""`` afterwards. copied: its process began as a copy of a template, not with a boot.
     """
 
     name: str
@@ -39,6 +40,8 @@ class MachineRecord:
     steps: str = ""
     steps_done: int = 0
     complete: bool = False
+    template: str = ""
+    copied: bool = False
 
     @property
     def process(self) -> ProcessId | None:

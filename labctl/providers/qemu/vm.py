@@ -18,10 +18,11 @@ from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu.agent import agent
-from labctl.providers.qemu.argv import Seat, machine_argv
+from labctl.providers.qemu.argv import Ram, Seat, machine_argv
 from labctl.providers.qemu.layout import Layout, MachineFiles
 from labctl.providers.qemu.qmp import Monitor, monitor
 from labctl.providers.qemu.record import MachineRecord
+from labctl.providers.qemu.template import Template, load
 from labctl.providers.qemu.wires import Wires
 
 _START_SECONDS = 15.0
@@ -39,6 +40,13 @@ def processes(layout: Layout) -> Iterator[tuple[str, ProcessId]]:
             value = argv[argv.index("-name") + 1]
             if value.startswith(prefix) and value != prefix:
                 yield value.removeprefix(prefix), process
+
+
+def go_on(layout: Layout, record: MachineRecord) -> None:
+    """Let a machine move that stands still, such as a copy whose labctl was killed in between. Raises ProviderError."""
+    with monitor(layout.machine(record.name).monitor) as session:
+        if session.execute("query-status")["status"] == "paused":
+            session.execute("cont")
 
 
 def find(layout: Layout, record: MachineRecord | None) -> ProcessId | None:
@@ -64,27 +72,66 @@ def start(
 ) -> MachineRecord:
     """Start a machine that does not run. The intent is noted first, the process second.
 
-    Raises ProviderError with QEMU's own words where it does not start.
+    One whose disk is a template's begins as a copy of it, where that works; its guest has to be told who it is. Raises
+    ProviderError with QEMU's own words where it does not start.
     """
+    if record.template:
+        template = Template(record.template)
+        begun = (
+            _start(layout, wires, plan, machine, record, accelerator, template, runner) if template.there() else None
+        )
+        if begun is not None:
+            return begun
+        # Its disk is that of a guest that lost power, which boots as well.
+        record = replace(record, template="")
+    begun = _start(layout, wires, plan, machine, replace(record, copied=False), accelerator, None, runner)
+    if begun is not None:
+        return begun
+    log = layout.machine(machine.name).log
+    raise ProviderError(f"{machine.name} does not start", details=tail(log), hint=f"QEMU's whole log: {log}")
+
+
+def _start(
+    layout: Layout,
+    wires: Wires,
+    plan: LabPlan,
+    machine: MachinePlan,
+    record: MachineRecord,
+    accelerator: str,
+    template: Template | None,
+    runner: Runner,
+) -> MachineRecord | None:
+    """Start a process on a free port, as a copy of a template or with a boot; None where it does not start."""
     files = layout.machine(machine.name)
     hardware = hardware_digest(plan, machine, wires)
     tries = ports.candidates(int(machine.uuid.replace("-", "")[:8], 16))
     if record.port and ports.is_free(record.port):
         tries = _first(record.port, tries)
-    words = "no loopback port is free"
     for _, port in zip(range(_PORT_TRIES), tries, strict=False):
         record = records.write(
             layout, replace(record, wanted="running", pid=None, started=None, hardware=hardware, port=port)
         )
-        process = _spawn(layout, wires, plan, machine, record, accelerator, runner)
-        if _answers(process, files):
-            found = ProcessId.of(process.pid)
-            if found is not None:
-                return records.write(layout, _noted(record, found))
-        words = tail(files.log)
-        if "host forwarding rule" not in words:  # somebody else has taken the port meanwhile: the next one
+        ram = Ram(template.ram, shared=False) if template else None
+        process = _spawn(layout, wires, plan, machine, record, accelerator, ram, runner)
+        begun = _answers(process, files) and (template is None or _loaded(process, files, template))
+        found = ProcessId.of(process.pid) if begun else None
+        if found is not None:
+            return _go(layout, record, found, copied=template is not None)
+        if "host forwarding rule" not in tail(files.log):  # else somebody has taken the port meanwhile: the next one
+            if template is not None:
+                template.drop()
             break
-    raise ProviderError(f"{machine.name} does not start", details=words, hint=f"QEMU's whole log: {files.log}")
+    return None
+
+
+def _go(layout: Layout, record: MachineRecord, process: ProcessId, *, copied: bool) -> MachineRecord:
+    """Note a process that was started; a copy moves only now, so that what is noted is never behind what it did."""
+    if not copied:
+        return records.write(layout, _noted(record, process))
+    record = records.write(layout, _noted(replace(record, template="", copied=True), process))
+    with monitor(layout.machine(record.name).monitor) as session:
+        session.execute("cont")
+    return record
 
 
 def stop(
@@ -133,12 +180,13 @@ def _spawn(
     machine: MachinePlan,
     record: MachineRecord,
     accelerator: str,
+    ram: Ram | None,
     runner: Runner,
 ) -> subprocess.Popen[bytes]:
     files = layout.machine(machine.name)
     ends = wires.attach(plan, machine)
     try:
-        seat = Seat(accelerator, record.port, files, ends.netdevs, layout.process_mark(machine.name))
+        seat = Seat(accelerator, record.port, files, ends.netdevs, layout.process_mark(machine.name), ram)
         argv = machine_argv(plan, machine, record.boot_image, seat)
         write_atomic(files.log, b"")  # one log per start: its last words must be about this process
         return runner.spawn(argv, output=files.log, pass_fds=ends.fds)
@@ -161,6 +209,18 @@ def _answers(process: subprocess.Popen[bytes], files: MachineFiles) -> bool:
         else:
             return True
     return False
+
+
+def _loaded(process: subprocess.Popen[bytes], files: MachineFiles, template: Template) -> bool:
+    """Give a process the state of its template; it is ended where it does not take it."""
+    try:
+        with template.state.open("rb") as state, monitor(files.monitor) as session:
+            load(session, state.fileno())
+    except (ProviderError, OSError):
+        process.kill()
+        process.wait()
+        return False
+    return True
 
 
 def _shut_down(files: MachineFiles, process: ProcessId, cancelled: Callable[[], bool]) -> None:
