@@ -8,7 +8,15 @@ import typer
 from typer.core import TyperGroup
 
 from labctl import __version__
-from labctl.cli import access_commands, host_commands, import_command, run_commands, spec_commands
+from labctl.cli import (
+    access_commands,
+    bundle_commands,
+    checkpoint_commands,
+    host_commands,
+    import_command,
+    run_commands,
+    spec_commands,
+)
 from labctl.cli.output import say
 
 
@@ -72,6 +80,9 @@ app.command("plan", rich_help_panel=WRITE)(spec_commands.plan)
 app.command("graph", rich_help_panel=WRITE)(spec_commands.graph)
 app.command("render", rich_help_panel=WRITE)(spec_commands.render)
 app.command("schema", rich_help_panel=WRITE)(spec_commands.schema)
+app.command("lock", rich_help_panel=WRITE)(bundle_commands.lock)
+app.command("bundle", rich_help_panel=WRITE)(bundle_commands.bundle)
+app.command("unbundle", rich_help_panel=WRITE)(bundle_commands.unbundle)
 
 app.command("up", rich_help_panel=RUN)(run_commands.up)
 app.command("verify", rich_help_panel=RUN)(run_commands.verify)
@@ -79,6 +90,10 @@ app.command("status", rich_help_panel=RUN)(run_commands.status)
 app.command("list", rich_help_panel=RUN)(run_commands.list_)
 app.command("down", rich_help_panel=RUN)(run_commands.down)
 app.command("destroy", rich_help_panel=RUN)(run_commands.destroy)
+
+app.add_typer(checkpoint_commands.snapshot, name="snapshot", rich_help_panel=RUN)
+app.command("seal", rich_help_panel=RUN)(checkpoint_commands.seal)
+app.command("unseal", rich_help_panel=RUN)(checkpoint_commands.unseal)
 
 app.command("ssh", rich_help_panel=ENTER, context_settings=_TREE)(access_commands.ssh)
 app.command("exec", rich_help_panel=ENTER, context_settings=_TREE)(access_commands.exec_)

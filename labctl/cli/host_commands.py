@@ -147,11 +147,12 @@ def image_prepare(
     lab: LabArgument = Path(), provider: ProviderOption = None, quiet: QuietOption = False, as_json: JsonOption = False
 ) -> None:
     """Build or fetch every image that a lab needs, packages included, so that `up` itself needs no network."""
-    from labctl.lifecycle import converge, locate
+    from labctl.lifecycle import converge, locate, pins
 
     draft = locate.draft(lab, provider=provider)
     with progress(quiet or as_json) as listener:
-        images = converge.boot_images(draft.plan, draft.backend.images, listener)
+        choice = pins.choose(draft, listener, only_locked=False)
+        images = converge.boot_images(draft.plan, draft.backend.images, listener, choice.images)
     if as_json:
         say_json(images)
         return

@@ -28,19 +28,35 @@ def up(
     instance: InstanceOption = "default",
     provider: ProviderOption = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Machines worked on at once.")] = 4,
+    only_locked: Annotated[
+        bool, typer.Option("--locked", help="Start from the images that lab.lock.yaml pins, or not at all.")
+    ] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Make what runs equal to the lab file: create, start, change, remove. Repeating it changes nothing.
 
-    Safe to interrupt at any moment; the next `up` goes on from there.
+    Safe to interrupt at any moment; the next `up` goes on from there. A bundle (LAB.labz) is unpacked into a folder
+    with the lab's name here, and comes up from the images in it.
     """
     from labctl.cli.plan_view import show_plan
     from labctl.lifecycle import converge, locate
 
+    if lab.suffix == ".labz" and not lab.is_dir():
+        from labctl.lifecycle.unbundle import unbundle
+
+        if dry_run:
+            raise UsageError("a bundle has to be unpacked to be planned", hint=f"labctl unbundle {lab}")
+        with progress(quiet or as_json) as listener:
+            unpacked = unbundle(lab, listener=listener)
+        lab, provider, only_locked = unpacked.folder, provider or unpacked.provider, True
     draft = locate.draft(lab, instance=instance, provider=provider)
     if dry_run:
+        if only_locked:
+            from labctl.lifecycle import pins
+
+            pins.choose(draft, only_locked=True)
         diff = converge.difference(draft)
         if as_json:
             say_json({"lab": draft.plan.lab, "instance": draft.plan.instance, "dry_run": True, "changes": diff.changes})
@@ -48,7 +64,7 @@ def up(
             show_plan(draft.plan, diff)
         return
     with progress(quiet or as_json) as listener:
-        outcome = converge.up(draft, listener=listener, jobs=jobs)
+        outcome = converge.up(draft, listener=listener, jobs=jobs, only_locked=only_locked)
     if as_json:
         plan = outcome.plan
         say_json(
@@ -84,6 +100,7 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
                 "spec_file": now.spec_file,
                 "leftovers": now.leftovers,
                 "faults": now.faults,
+                "sealed": now.sealed,
                 "machines": [_status_fields(row) for row in now.rows],
             }
         )
@@ -97,7 +114,9 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
         remark(f"Not in the plan but there: {', '.join(now.leftovers)}. `labctl up` removes it.")
     if now.faults:
         remark(f"Broken: {', '.join(now.faults)}. `labctl up` mends it.")
-    if now.summary == "interrupted":
+    if now.interrupted:
+        remark(f"Left by an interruption: {now.interrupted}. `labctl up` mends it.")
+    elif now.summary == "interrupted":
         remark("The last `up` did not finish. `labctl up` goes on; `labctl destroy` removes what exists.")
     elif any(row.status.state == "dead" for row in now.rows):
         remark("A machine has died. `labctl logs` shows its last words; `labctl up` mends it.")

@@ -10,10 +10,12 @@ from labctl.errors import ImageError
 from labctl.events import Listener, ignore
 from labctl.host.runner import Runner
 from labctl.images import catalogue
+from labctl.images.boxes.model import FILE as BOX_FILE
 from labctl.images.boxes.model import PROVIDERS as BOX_PROVIDERS
 from labctl.images.boxes.model import SOURCE as BOX_SOURCE
 from labctl.images.boxes.model import BoxFile, box_file
 from labctl.images.model import Box, Download, Entry, Image, ImageStatus, Recipe
+from labctl.images.pinning import BUNDLED
 from labctl.images.store import Store, Stored
 
 if TYPE_CHECKING:
@@ -142,7 +144,7 @@ def list_images() -> tuple[ImageStatus, ...]:
     entries = catalogue.load()
     stored: dict[str, list[Stored]] = {}
     for one in Store().entries():
-        if one.source == BOX_SOURCE:
+        if BOX_FILE in one.files:
             continue
         stored.setdefault(one.name, []).append(one)
     own = {name: Entry(name) for name in stored if name not in entries}
@@ -168,7 +170,7 @@ def _status(entry: Entry, stored: list[Stored]) -> ImageStatus:
         made_of = "recipe" if entry.qemu.release else f"recipe on {entry.qemu.base}"
     else:
         made_of = entry.qemu.url if entry.qemu else stored[0].source if stored else "boxes only"
-    usable = [one for one in stored if one.source != "packages" and not one.damage()]
+    usable = [one for one in stored if one.source not in ("packages", BUNDLED) and not one.damage()]
     size = sum(one.size for one in stored)
     return ImageStatus(entry.name, entry.description, made_of, bool(usable), size, usable[0].digest if usable else "")
 

@@ -41,10 +41,14 @@ def convert(source: Path, target: Path, runner: Runner) -> Format:
     return kind
 
 
-def examine(source: Path) -> Format:
-    """The format of a disk image by its first bytes. Raises ImageError where it would make QEMU open other files."""
+def examine(source: Path, offset: int = 0) -> Format:
+    """The format of a disk image by its first bytes. Raises ImageError where it would make QEMU open other files.
+
+    offset: where it begins in the file, for a disk inside an archive.
+    """
     try:
         with source.open("rb") as file:
+            file.seek(offset)
             head = file.read(4096)
             if head.startswith(_QCOW2):
                 return _qcow2(source, head)

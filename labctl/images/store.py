@@ -38,7 +38,10 @@ class FileFact:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A finished entry. key: what it was made of. source: ``recipe``, ``packages``, ``download`` or ``import``."""
+    """A finished entry. key: what it was made of. source: ``recipe``, ``packages``, ``download`` or ``import``.
+
+    ``left_out`` in details: name to SHA-256 of files that belong to the image and did not come with it (``transfer``).
+    """
 
     folder: Path
     name: str
@@ -52,9 +55,8 @@ class Stored:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the digests of all files."""
-        facts = "".join(f"{name} {self.files[name].sha256}\n" for name in sorted(self.files))
-        return hashlib.sha256(facts.encode()).hexdigest()
+        """SHA-256 over the digests of all files, those that were left out included."""
+        return digest_of({**self.details.get("left_out", {}), **{n: fact.sha256 for n, fact in self.files.items()}})
 
     @property
     def size(self) -> int:
@@ -84,6 +86,11 @@ class Stored:
         """The entry as the rest of labctl uses it."""
         disk = self.folder / DISK
         return Image(self.name, self.digest, disk, self.path(KERNEL), self.path(INITRD), self.cmdline, self.user)
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """The digest of an image from those of its files, by name."""
+    return hashlib.sha256("".join(f"{name} {digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
 
 
 class Store:

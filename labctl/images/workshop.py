@@ -14,7 +14,7 @@ from labctl.errors import ImageError
 from labctl.events import Event, Listener
 from labctl.host import files
 from labctl.host.runner import Runner
-from labctl.images import bootstrap, catalogue, disk, fetch, host_tools
+from labctl.images import bootstrap, catalogue, disk, dpkg, fetch, host_tools
 from labctl.images.downloads import Downloads
 from labctl.images.model import Download, Entry, Recipe
 from labctl.images.store import DISK, INITRD, KERNEL, ROOT_TAR, Store, Stored
@@ -52,6 +52,30 @@ class Workshop:
         raise ImageError(
             f"the image {name} has no source for qemu", hint="labctl image list shows those that have one."
         )
+
+    def cached(self, name: str, packages: tuple[str, ...] = ()) -> Stored | None:
+        """What ``get`` would give, where it would make nothing; None where it would, or knows no such image."""
+        entries = catalogue.load()
+        if name not in entries:
+            return self._own(name) if not packages else None
+        source = entries[name].qemu
+        if isinstance(source, Recipe):
+            return self._cached_recipe(entries[name], source, packages, entries)
+        if isinstance(source, Download) and not packages:
+            return self.store.find(name, _key("download", source.sha256), self.listener)
+        return None
+
+    def _cached_recipe(
+        self, entry: Entry, recipe: Recipe, packages: tuple[str, ...], entries: Mapping[str, Entry]
+    ) -> Stored | None:
+        base: Stored | None = None
+        if packages:
+            base = self._cached_recipe(entry, recipe, (), entries)
+        elif recipe.base and isinstance(below := entries[recipe.base].qemu, Recipe):
+            base = self._cached_recipe(entries[recipe.base], below, (), entries)
+        if base is None and (packages or recipe.base):
+            return None
+        return self.store.find(entry.name, _root_key(_job(entry, recipe, packages, base), base), self.listener)
 
     def download(self, name: str, user: str, source: Download) -> Stored:
         """The image behind a URL, fetched where it is missing."""
@@ -101,10 +125,9 @@ class Workshop:
             base = self._recipe(entry, (), entries, since)
         elif recipe.base:
             base = self._recipe(entries[recipe.base], (), entries, since)
-        release = str(base.details["release"]) if base else recipe.release
-        job = bootstrap.RootJob(entry.name, release, packages or recipe.packages, base.path(ROOT_TAR) if base else None)
-        key = _key("root", bootstrap.tool_digest(), base.digest if base else release, *job.packages)
-        what = f"adding {', '.join(job.packages)}" if base else f"building from packages of Debian {release}"
+        job = _job(entry, recipe, packages, base)
+        key = _root_key(job, base)
+        what = f"adding {', '.join(job.packages)}" if base else f"building from packages of Debian {job.release}"
         return self._once(entry.name, key, what, lambda: self._build(entry, job, key, base, packages), since)
 
     def _build(
@@ -119,10 +142,16 @@ class Workshop:
             if base is not None:
                 for name in (KERNEL, INITRD):
                     _link(base.folder / name, draft / name)
+            versions = dpkg.versions(draft / ROOT_TAR)
             if packages:
                 (draft / ROOT_TAR).unlink()  # nothing is ever built on top of a machine's own packages
             source = "packages" if packages else "recipe"
-            details = {"release": job.release, "packages": list(job.packages), "base": base.digest if base else ""}
+            details = {
+                "release": job.release,
+                "packages": list(job.packages),
+                "base": base.digest if base else "",
+                "versions": versions,
+            }
             new = _new(entry.name, key, source, user=entry.user, cmdline=bootstrap.CMDLINE, details=details)
             return self.store.keep(draft, new)
 
@@ -150,6 +179,15 @@ class Workshop:
 
 def _key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _job(entry: Entry, recipe: Recipe, packages: tuple[str, ...], base: Stored | None) -> bootstrap.RootJob:
+    release = str(base.details["release"]) if base else recipe.release
+    return bootstrap.RootJob(entry.name, release, packages or recipe.packages, base.path(ROOT_TAR) if base else None)
+
+
+def _root_key(job: bootstrap.RootJob, base: Stored | None) -> str:
+    return _key("root", bootstrap.tool_digest(), base.digest if base else job.release, *job.packages)
 
 
 def _new(name: str, key: str, source: str, **facts: object) -> Stored:

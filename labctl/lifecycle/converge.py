@@ -7,11 +7,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from labctl.errors import HostError, LabctlError, UsageError
 from labctl.events import Listener, ignore
-from labctl.lifecycle.locate import Draft, engine_of
+from labctl.lifecycle import checkpoint, sealing
+from labctl.lifecycle.locate import Draft, Running, engine_of, running
 from labctl.plan.diff import STRENGTH, Action, Change, PlanDiff, compare
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage, Capabilities, Job, Observed
@@ -43,47 +45,82 @@ def difference(draft: Draft) -> PlanDiff:
     return _decide(draft, _file_digests(draft.spec, draft.plan))
 
 
-def up(draft: Draft, *, listener: Listener = ignore, jobs: int = 4) -> Outcome:
+def up(draft: Draft, *, listener: Listener = ignore, jobs: int = 4, only_locked: bool = False) -> Outcome:
     """Make what runs equal to the spec. Idempotent; safe to repeat after any interruption.
 
-    jobs: machines worked on at once. Raises BusyError where another labctl works on the instance, HostError,
-    ImageError, ProviderError, GuestError.
+    jobs: machines worked on at once. only_locked: start from the lock file's images or, before anything is made, fail.
+    Raises BusyError where another labctl works on the instance, HostError, ImageError, ProviderError, GuestError.
     """
+    from labctl.lifecycle import pins  # for the same reason as in boot_images
+
     started = time.monotonic()
+    choice = pins.choose(draft, listener, only_locked=only_locked)
     with locked(draft.folder.lab, draft.folder.instance):
         draft = replace(draft, record=draft.folder.record())  # it may have changed while we had no lock
         _check_ownership(draft)
+        draft = _mended(draft, listener)
         engine = engine_of(draft.backend)
         digests = _file_digests(draft.spec, draft.plan)
         diff = _decide(draft, digests)
         provider = engine(draft.folder.engine, listener)
-        if diff.empty and draft.folder.pending() is None and _all_running(provider.observe(draft.plan), draft.plan):
+        record = _record(draft, digests)
+        lab = Running(draft.folder, record, draft.plan, provider)
+        observed = provider.observe(draft.plan)
+        if diff.empty and draft.folder.pending() is None and _all_running(observed, draft.plan):
+            if draft.folder.plan() != draft.plan:  # what changes no machine, such as its description
+                draft.folder.finish(draft.plan)
+            draft.folder.write_record(replace(record, phase="up"))
+            sealing.enforce(lab, observed, listener=listener)
             return Outcome(draft.plan, diff.changes, time.monotonic() - started)
         check_capabilities(draft.plan, engine.capabilities(draft.plan))
-        record = Record(
-            draft.plan.lab, draft.plan.instance, draft.backend.name, str(draft.spec.file), "changing", files=digests
-        )
-        if draft.record is not None:
-            record = replace(record, created=draft.record.created)
-        images = boot_images(draft.plan, draft.backend.images, listener)
+        images = boot_images(draft.plan, draft.backend.images, listener, choice.images)
+        choice.compare(draft, {name: image.digest for name, image in images.items()}, listener)
         draft.folder.write_record(replace(record, files=draft.record.files if draft.record else {}))
         draft.folder.begin(draft.plan)
+        # Provisioning goes by the management path.
+        sealing.enforce(replace(lab, record=replace(record, sealed=False)), observed)
         provider.up(Job(draft.plan, diff.actions(), images, draft.spec.root, jobs))
         draft.folder.finish(draft.plan)
         draft.folder.write_record(replace(record, phase="up"))
+        sealing.enforce(lab, listener=listener)
         return Outcome(draft.plan, diff.changes, time.monotonic() - started)
 
 
-def boot_images(plan: LabPlan, source: str | None, listener: Listener = ignore) -> dict[str, BootImage]:
+def _mended(draft: Draft, listener: Listener) -> Draft:
+    """The draft after whatever an interrupted labctl has left of a checkpoint was removed, or restored to its end."""
+    if draft.record is None or (draft.folder.pending() or draft.folder.plan()) is None:
+        return draft
+    checkpoint.mend(running(draft.folder, listener=listener), listener=listener)
+    return replace(draft, record=draft.folder.record())
+
+
+def _record(draft: Draft, digests: Mapping[str, str]) -> Record:
+    """The record of an ``up`` that is at work. A lab stays sealed as it was, unless its file says another thing now."""
+    plan, before = draft.plan, draft.folder.plan()
+    record = Record(plan.lab, plan.instance, draft.backend.name, str(draft.spec.file), "changing", files=digests)
+    if draft.record is None:
+        return replace(record, sealed=plan.seal)
+    asked_before = before is not None and before.seal
+    sealed = plan.seal or (draft.record.sealed and not asked_before)
+    return replace(record, created=draft.record.created, sealed=sealed)
+
+
+def boot_images(
+    plan: LabPlan,
+    source: str | None,
+    listener: Listener = ignore,
+    chosen: Mapping[tuple[str, tuple[str, ...]], Image] = MappingProxyType({}),
+) -> dict[str, BootImage]:
     """The image of every machine, built where it is missing; machines that want the same one share it.
 
-    source: the provider's kind of image source; None gives no images.
+    source: the provider's kind of image source; None gives no images. chosen: those that are settled already, by name
+    and sorted packages.
     """
     if source is None:
         return {}
     from labctl.images import resolve  # only here: an `up` that changes nothing should not wait for it
 
-    made: dict[tuple[str, tuple[str, ...]], Image] = {}
+    made = dict(chosen)
     images: dict[str, BootImage] = {}
     for machine in plan.machines:
         if "/" in machine.image:  # a box from elsewhere, which Vagrant fetches itself

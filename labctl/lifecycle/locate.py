@@ -60,8 +60,8 @@ def engine_of(backend: Backend) -> type[Provider]:
     """The class that runs plans on this backend. Raises UsageError where labctl only renders for it."""
     if backend.engine is None:
         raise UsageError(
-            f"labctl renders files for {backend.name} but does not drive it yet",
-            hint=f"labctl render --provider {backend.name} -o DIR writes the files; run `vagrant up` there.",
+            f"labctl renders files for {backend.name} but does not drive it yet, and nobody has tried those files",
+            hint=f"labctl render --provider {backend.name} -o DIR writes them; read them before `vagrant up`.",
         )
     return backend.engine
 

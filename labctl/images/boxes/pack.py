@@ -16,11 +16,11 @@ from labctl.images.boxes import disk, vmdk
 OVF = Path(__file__).parent / "box.ovf"
 _VMDK = "box-disk001.vmdk"
 _MEMORY = 512  # MiB, where a Vagrantfile says nothing else
-_NICS = 8
+NICS = 8
 _PACK_SECONDS = 600.0
 _GB = 10**9
 
-_VAGRANTFILE = """\
+VAGRANTFILE = """\
 # What is true of this box wherever it runs: it shares no folder, and all its network cards are VirtIO ones.
 Vagrant.configure('2') do |config|
   config.vm.guest = :debian
@@ -28,14 +28,14 @@ Vagrant.configure('2') do |config|
 {settings}
 end
 """
-_VIRTUALBOX = """\
+VIRTUALBOX = """\
   config.vm.base_mac = '{mac}'
   config.vm.provider 'virtualbox' do |vb|
     vb.check_guest_additions = false
     vb.functional_vboxsf = false
     vb.default_nic_type = 'virtio'
   end"""
-_LIBVIRT = """\
+LIBVIRT = """\
   config.vm.provider 'libvirt' do |lv|
     lv.disk_bus = 'virtio'
     lv.nic_model_type = 'virtio'
@@ -59,12 +59,12 @@ def virtualbox(name: str, digest: str, raw: Path, target: Path) -> None:
         disk_uuid=disk.identity(digest, "vmdk"),
         machine_uuid=disk.identity(digest, "machine"),
         memory=_MEMORY,
-        adapters="\n".join(_adapter(slot, mac) for slot in range(_NICS)),
+        adapters="\n".join(adapter(slot, mac) for slot in range(NICS)),
     )
     small = {
-        "Vagrantfile": _VAGRANTFILE.format(settings=_VIRTUALBOX.format(mac=mac)).encode(),
+        "Vagrantfile": VAGRANTFILE.format(settings=VIRTUALBOX.format(mac=mac)).encode(),
         "box.ovf": ovf.encode(),
-        "metadata.json": _json({"provider": "virtualbox"}),
+        "metadata.json": as_json({"provider": "virtualbox"}),
     }
     archive(small, {_VMDK: packed}, target)
 
@@ -78,8 +78,8 @@ def libvirt(raw: Path, target: Path, runner: Runner) -> None:
     )
     size = -(-raw.stat().st_size // _GB)
     small = {
-        "Vagrantfile": _VAGRANTFILE.format(settings=_LIBVIRT).encode(),
-        "metadata.json": _json({"provider": "libvirt", "format": "qcow2", "virtual_size": size}),
+        "Vagrantfile": VAGRANTFILE.format(settings=LIBVIRT).encode(),
+        "metadata.json": as_json({"provider": "libvirt", "format": "qcow2", "virtual_size": size}),
     }
     archive(small, {"box.img": packed}, target)
 
@@ -104,7 +104,7 @@ def archive(small: Mapping[str, bytes], large: Mapping[str, Path], target: Path)
                     tar.addfile(entry, file)
 
 
-def _adapter(slot: int, mac: str) -> str:
+def adapter(slot: int, mac: str) -> str:
     """A NIC. Without a word of it, VirtualBox would let the guest reach this computer's loopback through its NAT."""
     nat = '<NAT localhost-reachable="false"/>'
     if slot == 0:
@@ -113,5 +113,6 @@ def _adapter(slot: int, mac: str) -> str:
     return f'          <Adapter slot="{slot}" enabled="false" type="virtio">{off}</Adapter>'
 
 
-def _json(value: object) -> bytes:
+def as_json(value: object) -> bytes:
+    """A box's metadata, the same bytes each time."""
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()

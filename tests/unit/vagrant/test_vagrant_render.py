@@ -109,6 +109,10 @@ def test_the_lab_ends_sealed_where_the_spec_says_so(everything: LabPlan) -> None
     opened = render.render_virtualbox(replace(everything, seal=False), {})["Vagrantfile"]
     assert "'setlinkstate1', 'off'" in sealed
     assert "setlinkstate" not in opened
+    plain = plan_of("plain", provider="libvirt")
+    sealed = render.render_libvirt(replace(plain, seal=True), {})["Vagrantfile"]
+    assert "cable.(machine, 'down') if machine.state.id == :running && !ENV['LABCTL_WAVES']" in sealed
+    assert "cable" not in render.render_libvirt(plain, {})["Vagrantfile"]
 
 
 Change = Callable[[LabPlan], LabPlan]
@@ -137,7 +141,6 @@ def _promiscuous(plan: LabPlan) -> LabPlan:
         (_network(peers=False), ("virtualbox", "libvirt"), "peers: false"),
         (_network(egress="nat", exit=IPv4Address("203.0.113.254")), ("virtualbox", "libvirt"), "way out|egress"),
         (_promiscuous, ("libvirt",), "promiscuous"),
-        (lambda plan: replace(plan, seal=True), ("libvirt",), "sealed"),
         (lambda plan: replace(plan, settings={"libvirt": {"uri": "qemu:///session"}}), ("libvirt",), "session"),
         (lambda plan: replace(plan, lab="x'y"), ("virtualbox", "libvirt"), "cannot be a name"),
         (lambda plan: replace(plan, instance="../x"), ("virtualbox", "libvirt"), "cannot be a name"),

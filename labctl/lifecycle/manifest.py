@@ -1,0 +1,236 @@
+"""The table of contents of a bundle: what is in it, how large, with which digests. Whoever reads one believes nothing.
+
+Form: JSON, version 1, checked against ``_SCHEMA`` before any value is used. ``checkpoints`` is empty in this version; a
+labctl that can restore one finds its files' digests in the same table.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, NoReturn
+
+from labctl import __version__
+from labctl.errors import LabctlError
+from labctl.images.transfer import Parcel, Part
+
+FORMAT = "labctl-bundle"
+VERSION = 1
+MAX_BYTES = 16 << 20
+"""Of the table itself: thousands of files and packages fit in."""
+
+MAX_FILES = 20_000
+_LARGEST = 1 << 41  # bytes of one file: 2 TiB, as the largest disk
+
+# One part of a path, as every file system takes it: no separators, no control characters, no dot or blank at its end.
+_PART = re.compile(r'[^\x00-\x1f\x7f/\\:*?"<>|]{1,255}')
+
+_SHA256 = {"type": "string", "pattern": r"^[0-9a-f]{64}\Z"}
+_SIZE = {"type": "integer", "minimum": 0, "maximum": _LARGEST}
+_TEXT = {"type": "string", "maxLength": 1000}
+_WORD = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9+.~:_-]{0,127}\Z"}
+
+
+def _record(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": sorted(properties),
+        "additionalProperties": False,
+    }
+
+
+_SCHEMA = _record(
+    format={"const": FORMAT},
+    version={"const": VERSION},
+    labctl=_WORD,
+    lab={"type": "string", "pattern": r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z"},
+    provider=_WORD,
+    files={
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MAX_FILES,
+        "items": _record(
+            path={"type": "string", "maxLength": 1000}, size=_SIZE, sha256=_SHA256, executable={"type": "boolean"}
+        ),
+    },
+    images={
+        "type": "array",
+        "maxItems": 1000,
+        "items": _record(
+            image=_TEXT,
+            user=_TEXT,
+            cmdline=_TEXT,
+            packages={"type": "array", "items": _WORD, "maxItems": 1000},
+            files={
+                "type": "array",
+                "minItems": 1,
+                "maxItems": 8,
+                "items": _record(name=_WORD, size=_SIZE, sha256=_SHA256),
+            },
+            left_out={"type": "object", "propertyNames": _WORD, "additionalProperties": _SHA256, "maxProperties": 8},
+            versions={"type": "object", "propertyNames": _WORD, "additionalProperties": _WORD, "maxProperties": 20_000},
+        ),
+    },
+    checkpoints={"type": "array", "maxItems": 0},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LabFile:
+    """A file of the lab's folder. path: relative, with ``/``. size is in bytes."""
+
+    path: str
+    size: int
+    sha256: str
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A content in the archive; equal contents are in it once. packed: it would not become smaller."""
+
+    name: str
+    size: int
+    sha256: str
+    packed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A bundle's table of contents. labctl: the version that wrote it."""
+
+    lab: str
+    provider: str
+    files: tuple[LabFile, ...]
+    images: tuple[Parcel, ...]
+    labctl: str = __version__
+
+    def blobs(self) -> Iterator[Blob]:
+        """What follows the table in the archive, in this order: the lab's files, then those of images."""
+        for file in self.files:
+            yield Blob(f"lab/{file.path}", file.size, file.sha256)
+        seen = set[str]()
+        for parcel in self.images:
+            for part in parcel.parts:
+                if part.sha256 not in seen:
+                    seen.add(part.sha256)
+                    yield Blob(f"images/{part.sha256}", part.size, part.sha256, packed=parcel.is_box)
+
+    def to_bytes(self) -> bytes:
+        """The table as it stands in the archive. The same contents give the same bytes."""
+        value = {
+            "format": FORMAT,
+            "version": VERSION,
+            "labctl": self.labctl,
+            "lab": self.lab,
+            "provider": self.provider,
+            "files": [
+                {"path": f.path, "size": f.size, "sha256": f.sha256, "executable": f.executable} for f in self.files
+            ],
+            "images": [_parcel_json(parcel) for parcel in self.images],
+            "checkpoints": [],
+        }
+        return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def read(data: bytes) -> Manifest:
+    """A table of contents from what an archive says. Raises LabctlError for anything that is not exactly one."""
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_once, parse_float=_no_number, parse_constant=_no_number
+        )
+    except (ValueError, RecursionError) as error:
+        refuse(f"its table of contents is no JSON ({error})")
+    version = value.get("version") if isinstance(value, dict) and value.get("format") == FORMAT else VERSION
+    if isinstance(version, int) and version > VERSION:
+        raise LabctlError(
+            f"this bundle has version {version}, and this labctl reads version {VERSION}",
+            hint="Use the labctl that made it, or a newer one.",
+        )
+    from jsonschema import Draft202012Validator
+
+    found = next(Draft202012Validator(_SCHEMA).iter_errors(value), None)
+    if found is not None:
+        place = "/".join(str(step) for step in found.absolute_path)
+        refuse(f"its table of contents is wrong at {place or 'the top'}: {found.message[:200]!r}")
+    files = tuple(LabFile(f["path"], f["size"], f["sha256"], f["executable"]) for f in value["files"])
+    if problem := strange_paths([file.path for file in files]):
+        refuse(problem)
+    images = tuple(_parcel(entry, value["provider"]) for entry in value["images"])
+    if len({(parcel.image, parcel.packages) for parcel in images}) != len(images):
+        refuse("it has an image twice")
+    sizes: dict[str, int] = {}
+    for part in (part for parcel in images for part in parcel.parts):
+        if sizes.setdefault(part.sha256, part.size) != part.size:
+            refuse(f"it says two sizes of the content {part.sha256[:12]}")
+    return Manifest(value["lab"], value["provider"], files, images, value["labctl"])
+
+
+def strange_paths(paths: list[str]) -> str:
+    """What is wrong with the paths of a lab's files, or ``""``.
+
+    They must stay below one folder on every operating system, be there once (also where case does not count), and be in
+    no folder whose name begins with a dot: such folders belong to tools, which run what they find there.
+    """
+    seen: dict[str, str] = {}
+    for path in paths:
+        parts = path.split("/")
+        if not all(_PART.fullmatch(part) and part[-1] not in ". " for part in parts):
+            return f"{path!r} is no path that every system takes"
+        if any(part.startswith(".") for part in parts[:-1]):
+            return f"{path!r} is in a hidden folder"
+        if (other := seen.get(path.casefold())) is not None:
+            return f"{path!r} and {other!r} are one file on some systems"
+        seen[path.casefold()] = path
+    for path in paths:
+        for parent in PurePosixPath(path.casefold()).parents:
+            if str(parent) in seen:
+                return f"{seen[str(parent)]!r} is a file and a folder"
+    return ""
+
+
+def refuse(why: str) -> NoReturn:
+    """A bundle cannot be used. Raises LabctlError."""
+    raise LabctlError(
+        f"this bundle cannot be used: {why}",
+        hint="Nothing of it was kept. Copy it again, and ask whoever made it for its SHA-256 digest.",
+    )
+
+
+def _parcel_json(parcel: Parcel) -> dict[str, Any]:
+    return {
+        "image": parcel.image,
+        "user": parcel.user,
+        "cmdline": parcel.cmdline,
+        "packages": list(parcel.packages),
+        "files": [{"name": part.name, "size": part.size, "sha256": part.sha256} for part in parcel.parts],
+        "left_out": dict(parcel.left_out),
+        "versions": dict(parcel.versions),
+    }
+
+
+def _parcel(entry: dict[str, Any], provider: str) -> Parcel:
+    return Parcel(
+        entry["image"],
+        provider,
+        entry["user"],
+        entry["cmdline"],
+        tuple(entry["packages"]),
+        tuple(Part(part["name"], part["size"], part["sha256"]) for part in entry["files"]),
+        entry["left_out"],
+        entry["versions"],
+    )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) != len(dict(pairs)):
+        raise ValueError("a key is there twice")
+    return dict(pairs)
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text[:20]} is no whole number")
