@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,11 +66,21 @@ def children(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
 
 
+def runs(command: subprocess.Popen[bytes], word: str) -> bool:
+    """Whether a command has started a program with this word in its arguments; it must not have ended yet."""
+    assert command.poll() is None, command.communicate()
+    for process in children(command.pid):
+        with suppress(psutil.NoSuchProcess):
+            if word in process.cmdline():
+                return True
+    return False
+
+
 def wait_for(happened: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not happened():
         assert time.monotonic() < deadline
-        time.sleep(0.2)
+        time.sleep(0.02)
 
 
 def test_a_lab_on_libvirt_lives_a_whole_life(host: Labctl) -> None:
@@ -77,7 +89,7 @@ def test_a_lab_on_libvirt_lives_a_whole_life(host: Labctl) -> None:
     (lab / "lab.yaml").write_text(LAB)
     replace(host, host=None).run("image", "prepare", lab)
     with host.start("up", lab) as killed:
-        wait_for(lambda: any("ruby" in process.name() for process in children(killed.pid)))
+        wait_for(lambda: runs(killed, "/usr/bin/vagrant"))
         time.sleep(8)  # Vagrant is making the first machine
         family = children(killed.pid)
         killed.kill()
@@ -97,6 +109,31 @@ def test_a_lab_on_libvirt_lives_a_whole_life(host: Labctl) -> None:
     closed = {(f["source"], f["target"]) for f in report["flows"] if f["source_device"] == "mgmt"}
     assert closed == {("one", "two"), ("two", "one"), *((m, t) for m in ("one", "two") for t in ("host", "management"))}
     assert {f["expected"] for f in report["flows"]} == {"pass", "deny"}
+
+    host.run("exec", lab, "one", "--", "sh", "-c", "echo before >/root/now; sync")
+    saved = host.json("snapshot", "save", "clean", lab)
+    assert (saved["machines"], saved["witnesses"]) == ({"one": "running", "two": "running"}, ["one", "two"])
+    host.run("exec", lab, "one", "--", "sh", "-c", "echo after >/root/now; echo after >/run/now; sync")
+    with host.start("snapshot", "save", "half", lab) as killed:
+        wait_for(lambda: runs(killed, "snapshot-create-as"))
+        killed.kill()
+    assert host.json("status", lab)["state"] == "interrupted"
+    host.run("snapshot", "restore", "clean", lab)
+    assert host.run("exec", lab, "one", "--", "sh", "-c", "cat /root/now; ls /run/now || true") == "before\n"
+    assert abs(float(host.run("exec", lab, "one", "--", "date", "+%s")) - time.time()) < 5, "its clock is wrong"
+    assert [found["name"] for found in host.json("snapshot", "list", lab)["checkpoints"]] == ["clean"]
+    assert host.json("status", lab)["state"] == "up"
+
+    # sealed, the guest agent still leads in, and nothing else does
+    host.run("seal", lab)
+    assert {machine["ssh"] for machine in host.json("status", lab)["machines"]} == {""}
+    host.run("ssh", lab, "one", "--", "true", code=1)
+    sealed = host.json("verify", lab)
+    assert Counter(flow["verdict"] for flow in sealed["flows"]).keys() == {"PASS"}, sealed
+    by = {control["by"] for flow in sealed["flows"] for control in flow["control"] if flow["source_device"] == "mgmt"}
+    assert "unplugged" in by
+    host.run("snapshot", "restore", "clean", lab)  # saved while the lab was open
+    assert {machine["ssh"] for machine in host.json("status", lab)["machines"]} == {""}
 
     host.run("down", lab)
     assert {machine["state"] for machine in host.json("status", lab)["machines"]} == {"stopped"}

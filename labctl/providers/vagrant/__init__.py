@@ -1,4 +1,7 @@
-"""Labs through Vagrant, for the engines it drives: labctl renders a Vagrantfile that plain ``vagrant up`` takes."""
+"""Labs through Vagrant, for the engines it drives: labctl renders a Vagrantfile that plain ``vagrant up`` takes.
+
+For VMware and Hyper-V that is all it does: nobody has run those files yet, and they say so.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,18 @@ def _probe_libvirt() -> tuple[Lack, ...]:
     return probe.libvirt()
 
 
+def _probe_vmware() -> tuple[Lack, ...]:
+    from labctl.providers.vagrant import probe
+
+    return probe.vmware()
+
+
+def _probe_hyperv() -> tuple[Lack, ...]:
+    from labctl.providers.vagrant import probe
+
+    return probe.hyperv()
+
+
 def _render_virtualbox(plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
     from labctl.providers.vagrant import render
 
@@ -30,6 +45,18 @@ def _render_libvirt(plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[s
     from labctl.providers.vagrant import render
 
     return render.render_libvirt(plan, images)
+
+
+def _render_vmware(plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
+    from labctl.providers.vagrant import render
+
+    return render.render_vmware(plan, images)
+
+
+def _render_hyperv(plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
+    from labctl.providers.vagrant import render
+
+    return render.render_hyperv(plan, images)
 
 
 def _load_libvirt() -> type[Provider]:
@@ -61,4 +88,12 @@ BACKENDS: tuple[Backend, ...] = (
         _load_libvirt,
         "libvirt",
     ),
+    Backend(
+        "vmware_desktop",
+        "VMware Workstation, through Vagrant: files only, untested",
+        _probe_vmware,
+        _render_vmware,
+        None,
+    ),
+    Backend("hyperv", "Hyper-V, through Vagrant: files only, untested", _probe_hyperv, _render_hyperv, None),
 )

@@ -7,8 +7,6 @@ Reference: https://developer.hashicorp.com/vagrant/docs/cli/machine-readable
 from __future__ import annotations
 
 import re
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from pathlib import Path
 import vagrant
 
 from labctl.errors import HostError, ProviderError
-from labctl.host.runner import CommandError, Result, Runner
+from labctl.host.runner import CommandError, Result, Runner, mortal
 
 _SHORT_SECONDS = 120.0
 _LAST_LINES = 12
@@ -94,7 +92,7 @@ class Vagrant(vagrant.Vagrant):
 
     def _argv(self, arguments: Sequence[str | None]) -> list[str]:
         try:
-            return [*_mortal(), *self._make_vagrant_command(list(arguments))]  # type: ignore[no-untyped-call] # as above
+            return [*mortal(), *self._make_vagrant_command(list(arguments))]  # type: ignore[no-untyped-call] # as above
         except RuntimeError as error:
             raise HostError("Vagrant is not installed", hint="labctl doctor says how to get it.") from error
 
@@ -111,12 +109,6 @@ class Vagrant(vagrant.Vagrant):
             return self._runner.run(self._argv(args), timeout=_SHORT_SECONDS, cwd=self._folder)
         except CommandError as error:
             raise ProviderError(error.brief, details=error.details) from error
-
-
-def _mortal() -> tuple[str, ...]:
-    """What ends Vagrant with a labctl that is killed: it would work on, and the next labctl would find it at work."""
-    linux = sys.platform.startswith("linux") and shutil.which("setpriv") is not None
-    return ("setpriv", "--pdeathsig", "SIGKILL", "--") if linux else ()
 
 
 def _failure(machine: str, verb: str, result: Result, words: Sequence[str]) -> ProviderError:
@@ -146,6 +138,12 @@ def _unescaped(field: str) -> str:
 def is_known(folder: Path, machine: str, engine: str) -> bool:
     """Whether Vagrant has a note of this machine in its project folder."""
     return (_note(folder, machine, engine) / "id").exists()
+
+
+def noted_id(folder: Path, machine: str, engine: str) -> str:
+    """The engine's UUID of a machine as Vagrant noted it, ``""`` where it has not. It may have another name still."""
+    path = _note(folder, machine, engine) / "id"
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
 
 
 def identity(folder: Path, machine: str, engine: str) -> Path:

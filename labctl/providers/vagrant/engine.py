@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.agent import GuestAgent
-from labctl.providers.base import Capabilities, Observed
+from labctl.providers.base import Capabilities, Checkpoints, Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,22 @@ class Engine(ABC):
     @abstractmethod
     def agent(self, plan: LabPlan, machine: str) -> GuestAgent | None:
         """The guest agent of a machine, by a way that is open when it is sealed; None where there is none."""
+
+    @abstractmethod
+    def wake(self, plan: LabPlan, machine: str) -> None:
+        """Let a paused machine go on. Vagrant cannot: it finds the ports taken that the machine itself holds."""
+
+    @abstractmethod
+    def joined(self, plan: LabPlan, machine: str) -> bool:
+        """Whether a machine's management NIC is plugged in."""
+
+    @abstractmethod
+    def join(self, plan: LabPlan, machine: str, joined: bool) -> None:
+        """Join a running or paused machine to its management NIC, or cut it off; read back. Raises ProviderError."""
+
+    @abstractmethod
+    def checkpoints(self, plan: LabPlan, forget: Callable[[str], None]) -> Checkpoints:
+        """Snapshots of the plan's machines. ``forget`` is told of machines whose connections a restore has ended."""
 
     @abstractmethod
     def remove(self, machines: Mapping[str, tuple[str, str]]) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 from labctl.errors import LabctlError
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.agent import GuestAgent
-from labctl.providers.base import Capabilities, MachineStatus, Observed, ObservedNic
+from labctl.providers.base import MANAGEMENT, Capabilities, Checkpoints, MachineStatus, Observed, ObservedNic
 from labctl.providers.vagrant import networks
 from labctl.providers.vagrant.engine import Engine, Names
+from labctl.providers.vagrant.libvirt_checkpoints import LibvirtCheckpoints
 from labctl.providers.vagrant.virsh import Domain, Virsh
 
 _SSH = 22
-MANAGEMENT = "management"
 
 
 class Libvirt(Engine):
@@ -34,8 +34,8 @@ class Libvirt(Engine):
             promiscuous=False,
             isolated_ports=False,
             egress=False,
-            seal=False,
-            checkpoints=False,
+            seal=True,
+            checkpoints=True,
             console=False,
             windows=True,
         )
@@ -92,6 +92,20 @@ class Libvirt(Engine):
 
     def agent(self, plan: LabPlan, machine: str) -> GuestAgent | None:
         return self._virsh.agent(self.names(plan).machines[machine][0])
+
+    def wake(self, plan: LabPlan, machine: str) -> None:
+        self._virsh.resume(self.names(plan).machines[machine][0])
+
+    def joined(self, plan: LabPlan, machine: str) -> bool:
+        found = self._virsh.domain(self.names(plan).machines[machine][0])
+        mac = plan.machine(machine).management_mac
+        return found is not None and any(nic.linked for nic in found.nics if nic.mac == mac)
+
+    def join(self, plan: LabPlan, machine: str, joined: bool) -> None:
+        self._virsh.set_link(self.names(plan).machines[machine][0], plan.machine(machine).management_mac, joined)
+
+    def checkpoints(self, plan: LabPlan, forget: Callable[[str], None]) -> Checkpoints:
+        return LibvirtCheckpoints(self._virsh, self.names(plan).machines, lambda: self.prepare(plan), forget)
 
     def remove(self, machines: Mapping[str, tuple[str, str]]) -> None:
         there = set(self._virsh.domains())

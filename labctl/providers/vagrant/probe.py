@@ -66,6 +66,36 @@ def libvirt() -> tuple[Lack, ...]:
     return tuple(lacks)
 
 
+def vmware() -> tuple[Lack, ...]:
+    """What is missing for the ``vmware_desktop`` provider, of which labctl only renders files."""
+    runner = Runner()
+    vagrant = _version(runner, "vagrant")
+    lacks = _vagrant_lacks(vagrant)
+    if vagrant is not None and b"vagrant-vmware-desktop" not in _said(runner, "vagrant", "plugin", "list"):
+        lacks.append(
+            Lack(
+                "Vagrant's VMware plugin is not installed",
+                "vagrant plugin install vagrant-vmware-desktop; it also needs the Vagrant VMware Utility",
+            )
+        )
+    return (*lacks, _renders_only("vmware_desktop"))
+
+
+def hyperv() -> tuple[Lack, ...]:
+    """What is missing for the ``hyperv`` provider, of which labctl only renders files."""
+    lacks = _vagrant_lacks(_version(Runner(), "vagrant"))
+    if sys.platform != "win32":
+        lacks.append(Lack("Hyper-V is a part of Windows", "Use another provider here."))
+    return (*lacks, _renders_only("hyperv"))
+
+
+def _renders_only(name: str) -> Lack:
+    return Lack(
+        "labctl writes files for it and does not drive it, and nobody has tried those files",
+        f"labctl render --provider {name} -o DIR, then read what it wrote and run `vagrant up` there",
+    )
+
+
 def _vagrant_lacks(version: tuple[int, ...] | None) -> list[Lack]:
     remedy = "apt install vagrant, or see https://developer.hashicorp.com/vagrant/install"
     if version is None:

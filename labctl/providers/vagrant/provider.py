@@ -24,15 +24,17 @@ from labctl.providers.agent import GuestAgent
 from labctl.providers.base import (
     BootImage,
     Capabilities,
+    Checkpoints,
     Endpoint,
     ExecResult,
     Job,
     MachineState,
     Observed,
     Provider,
+    SealedError,
 )
 from labctl.providers.ssh import disconnect, run_as_root
-from labctl.providers.vagrant.command import Vagrant, identity, is_known
+from labctl.providers.vagrant.command import Vagrant, identity, is_known, noted_id
 from labctl.providers.vagrant.engine import Engine, Names
 from labctl.providers.vagrant.libvirt import Libvirt
 from labctl.providers.vagrant.render import render_libvirt, render_virtualbox
@@ -41,6 +43,8 @@ from labctl.providers.workers import Stop, each, in_waves, raise_failures
 
 _UP_SECONDS = 3600.0
 _HALT_SECONDS = 300.0
+_SHUTDOWN_SECONDS = 60.0
+_POLL_SECONDS = 0.5
 _KEYSCAN_SECONDS = 30
 _PING_SECONDS = 3.0
 _SSH = 22
@@ -115,8 +119,12 @@ class VagrantProvider(Provider):
 
         def halt(name: str) -> None:
             self.listener(Event("started", "down", name))
-            self._carry_out(vagrant, name, ("halt",), "down", stop, seconds=_HALT_SECONDS)
-            self.listener(Event("done", "down", name))
+            began = time.monotonic()
+            if not self._shut_down(plan, name, stop):
+                # Vagrant waits a minute for a guest that it cannot reach.
+                force = () if self._engine.joined(plan, name) else ("--force",)
+                self._carry_out(vagrant, name, ("halt", *force), "down", stop, seconds=_HALT_SECONDS)
+            self.listener(Event("done", "down", name, seconds=time.monotonic() - began))
 
         for wave in reversed(plan.waves):
             names = [name for name in wave if name in set(machines) and states.get(name) in ("running", "paused")]
@@ -137,6 +145,8 @@ class VagrantProvider(Provider):
     def endpoint(self, plan: LabPlan, machine: str) -> Endpoint:
         wanted = plan.machine(machine)
         found = self._engine.address(plan, wanted.name)
+        if found is not None and not self._engine.joined(plan, wanted.name):
+            raise SealedError(f"{machine} is sealed", hint="labctl exec may work; labctl unseal opens the lab.")
         pinned = self._pinned(machine)
         if found is None or not pinned.exists():
             raise ProviderError(
@@ -160,8 +170,22 @@ class VagrantProvider(Provider):
             endpoint, control = self.endpoint(plan, name), self._control(name)
             command = shlex.join(argv)
             return run_as_root(endpoint, command, stdin=stdin, timeout=timeout, control=control, runner=self._runner)
+        except SealedError:
+            raise
         except (GuestError, ProviderError) as error:
+            if self._state(plan, name) != "running":
+                raise ProviderError(f"{machine} does not run", hint="labctl up starts it.") from error
             raise GuestError(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
+
+    def seal(self, plan: LabPlan, machine: str) -> None:
+        self._engine.join(plan, plan.machine(machine).name, False)
+        self._disconnect([machine])
+
+    def unseal(self, plan: LabPlan, machine: str) -> None:
+        self._engine.join(plan, plan.machine(machine).name, True)
+
+    def checkpoints(self, plan: LabPlan) -> Checkpoints:
+        return self._engine.checkpoints(plan, self._lost)
 
     def logs(self, plan: LabPlan, machine: str) -> tuple[Path, ...]:
         path = self._log(plan.machine(machine).name)
@@ -187,6 +211,11 @@ class VagrantProvider(Provider):
             # made by a Vagrant that was killed before it could note it, or by one whose notes are gone
             self._engine.remove({name: self._engine.names(job.plan).machines[name]})
             state = "absent"
+        if state == "paused":
+            self._engine.wake(job.plan, name)
+            state = "running"
+        if state != "absent":
+            box_is_there.set()
         if state == "running" and action == "keep" and note.complete:
             return
         image = job.images.get(name)
@@ -209,13 +238,27 @@ class VagrantProvider(Provider):
     def _verb(self, action: Action, state: MachineState, complete: bool) -> tuple[str, ...]:
         """What to tell Vagrant. It provisions by itself at the first start only, finished or not."""
         anew = ("--provision",) if not complete or action == "provision" else ()
-        if state == "paused":
-            return ("resume", *anew)
         if state != "running":
             return ("up", f"--provider={self.name}", *anew)
         if action == "restart":
             return ("reload", *anew)
         return _CONFIGURE if action == "configure" and complete else ("provision",)
+
+    def _shut_down(self, plan: LabPlan, name: str, stop: Stop) -> bool:
+        """Ask a guest's agent to end it, and wait for that; False where there is no agent, or it does not end."""
+        try:
+            if self._state(plan, name) != "running" or (agent := self._agent(plan, name)) is None:
+                return False
+            agent.shut_down()
+        except GuestError:
+            return False
+        deadline = time.monotonic() + _SHUTDOWN_SECONDS
+        while self._state(plan, name) == "running":
+            stop.check()
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
 
     def _carry_out(
         self,
@@ -277,7 +320,8 @@ class VagrantProvider(Provider):
         return {}
 
     def _state(self, plan: LabPlan, name: str) -> MachineState:
-        return next(status.state for status in self.observe(plan).machines if status.name == name)
+        alone = replace(plan, machines=(plan.machine(name),))  # the engine is asked about each machine by itself
+        return next(status.state for status in self.observe(alone).machines if status.name == name)
 
     def _forget(self, name: str) -> None:
         """What is noted of a machine that is gone."""
@@ -298,7 +342,11 @@ class VagrantProvider(Provider):
             return Names({}, ())
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-            return Names({name: (it[0], it[1]) for name, it in value["machines"].items()}, tuple(value["networks"]))
+            machines = {
+                name: (it[0], it[1] or noted_id(self._project, name, self.name))
+                for name, it in value["machines"].items()
+            }
+            return Names(machines, tuple(value["networks"]))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise StateError(f"{path} is damaged", details=str(error)) from error
 
@@ -327,6 +375,11 @@ class VagrantProvider(Provider):
         """The socket of a shared connection: short, because its path has 100 characters at most."""
         digest = hashlib.sha256(f"{self.workdir.resolve()}/{name}".encode()).hexdigest()[:16]
         return private_folder(runtime_root() / "ssh") / digest
+
+    def _lost(self, name: str) -> None:
+        """A machine went back to an earlier state: it knows nothing of the connections there are."""
+        self._disconnect([name])
+        self._agents.pop(name, None)
 
     def _disconnect(self, names: Sequence[str]) -> None:
         for name in names:

@@ -1,30 +1,26 @@
 """A plan as a Vagrantfile with the files it reads. Pure: nothing is looked up on this host.
 
-``Vagrantfile.j2`` says how the file reads; this module refuses what a Vagrant provider could only pretend to do and
-gives the template values that are already decided.
+``Vagrantfile.j2`` says how the file reads; ``limits`` refuses what a Vagrant provider could only pretend to do; this
+module gives the template values that are already decided.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from labctl import resources
-from labctl.errors import UsageError
 from labctl.plan.model import InterfacePlan, LabPlan, MachinePlan
 from labctl.providers.base import BootImage
-from labctl.providers.vagrant import management, networks, provision, ruby
+from labctl.providers.vagrant import limits, management, networks, provision, ruby, vmware
+from labctl.providers.vagrant.limits import Engine
 from labctl.providers.vagrant.provision import Provisioner
 from labctl.spec.model import WinRMSpec
 
-Engine = Literal["virtualbox", "libvirt"]
 TEMPLATE = "Vagrantfile.j2"
 
 _MIB = 1 << 20
-_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_VIRTUALBOX_NICS = 8  # VBoxManage modifyvm: the PIIX3 chipset has 8, and --nic9 fails with exit status 0
+_STARTS = ("up", "reload", "resume", "snapshot_restore")  # what Vagrant calls the actions that start a machine
 _WINRM_FORWARDS = (("winrm", 5985, 55985), ("winrm-ssl", 5986, 55986))  # what Vagrant forwards on its own
 
 
@@ -60,7 +56,10 @@ class _WinRM:
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """A machine as the template needs it. memory is in MiB; customize are VBoxManage's arguments for its hardware."""
+    """A machine as the template needs it. memory is in MiB.
+
+    customize: VBoxManage's arguments for its hardware; vmx: keys of VMware's file for it.
+    """
 
     name: str
     full_name: str
@@ -78,6 +77,7 @@ class _Machine:
     management_mac: str
     nics: tuple[_Nic, ...]
     customize: tuple[object, ...]
+    vmx: vmware.Keys
     vagrant_disks: tuple[Mapping[str, object], ...]
     libvirt_disks: tuple[Mapping[str, object], ...]
     steps: tuple[Provisioner, ...]
@@ -85,46 +85,28 @@ class _Machine:
 
 def render_virtualbox(plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
     """File name to text for Vagrant's VirtualBox provider. Raises UsageError for what VirtualBox cannot hold."""
-    for machine in plan.machines:
-        if len(machine.interfaces) > _VIRTUALBOX_NICS - 1:
-            raise UsageError(
-                f"{machine.name} has {len(machine.interfaces)} interfaces; VirtualBox has room for 7",
-                details="A machine has 8 NICs there, and Vagrant needs the first.",
-                hint="Spread the interfaces over two machines, or use --provider qemu.",
-            )
-    for network in plan.networks:
-        if network.subnet is not None and network.exit not in (None, network.subnet[1]):
-            raise _cannot(
-                "virtualbox",
-                f"the way out of {network.name} stands at {network.exit}",
-                f"it puts it at {network.subnet[1]}",
-            )
     return _render(plan, images, "virtualbox")
 
 
 def render_libvirt(plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
     """File name to text for vagrant-libvirt. Raises UsageError for what it cannot hold."""
-    for machine in plan.machines:
-        for interface in machine.interfaces:
-            if interface.promiscuous:
-                raise _cannot(
-                    "libvirt",
-                    f"{machine.name} is promiscuous on {interface.network}",
-                    "its bridges send unicast to its receiver only",
-                )
-    for network in plan.networks:
-        if network.egress != "none":
-            raise _cannot(
-                "libvirt", f"network {network.name} has egress", "its networks are closed or open to the host as well"
-            )
-    if plan.seal:
-        raise _cannot("libvirt", "the lab is sealed", "Vagrant has no way to unplug its management network")
-    if plan.settings.get("libvirt", {}).get("uri", networks.SYSTEM_URI) != networks.SYSTEM_URI:
-        raise UsageError(
-            "libvirt's session daemon cannot make isolated networks",
-            hint=f"Set providers.libvirt.uri to {networks.SYSTEM_URI}, or use --provider qemu, which needs no rights.",
-        )
     return _render(plan, images, "libvirt")
+
+
+def render_vmware(plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
+    """File name to text for vagrant-vmware-desktop. Raises UsageError for what it cannot hold.
+
+    Untested: labctl has never run such a file.
+    """
+    return _render(plan, images, "vmware_desktop")
+
+
+def render_hyperv(plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
+    """File name to text for Vagrant's Hyper-V provider. Raises UsageError for what it cannot hold: any lab network.
+
+    Untested: labctl has never run such a file.
+    """
+    return _render(plan, images, "hyperv")
 
 
 def box(machine: MachinePlan, image: BootImage | None) -> Box:
@@ -143,14 +125,8 @@ def box(machine: MachinePlan, image: BootImage | None) -> Box:
     return Box(name, image.disk.as_uri(), image.digest)
 
 
-def _cannot(engine: Engine, what: str, why: str) -> UsageError:
-    return UsageError(
-        f"{what}, which {engine} through Vagrant cannot hold: {why}", hint="Use --provider qemu, or change the lab."
-    )
-
-
 def _render(plan: LabPlan, images: Mapping[str, BootImage], engine: Engine) -> Mapping[str, str]:
-    _check(plan, engine)
+    limits.check(plan, engine)
     files: dict[str, str] = {}
     machines = []
     for machine in _in_order(plan):
@@ -161,10 +137,13 @@ def _render(plan: LabPlan, images: Mapping[str, BootImage], engine: Engine) -> M
         "name": plan.lab,
         "instance": plan.instance,
         "provider": engine,
+        "untested": engine in ("vmware_desktop", "hyperv"),
+        "starts": tuple(ruby.Symbol(verb) for verb in _STARTS),
         "seal": plan.seal,
         "wrong_provider": f"This Vagrantfile isolates its networks with the {engine} provider and with no other.",
         "reads_lab_files": any(step.base == "lab" for machine in machines for step in machine.steps),
         "vagrant_disks": any(machine.vagrant_disks for machine in machines),
+        "vmx": vmware.COMMON,
         "nat_networks": [
             {"name": network.name, "wire": network.wire, "subnet": str(network.subnet)}
             for network in plan.networks
@@ -179,24 +158,10 @@ def _render(plan: LabPlan, images: Mapping[str, BootImage], engine: Engine) -> M
             "driver": plan.settings.get("libvirt", {}).get("driver", "kvm"),
             "prefix": _full_name(plan, ""),
             "management": own,
+            "networks": (own.name, *(network.wire for network in plan.networks)),
         }
     template = ruby.environment().from_string(resources.text(TEMPLATE))
     return {"Vagrantfile": template.render(lab=lab, machines=machines), **files}
-
-
-def _check(plan: LabPlan, engine: Engine) -> None:
-    """Names become file names and comments; the plan's are safe already, and this does not depend on it."""
-    names = [plan.lab, plan.instance, *(m.name for m in plan.machines), *(n.name for n in plan.networks)]
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise UsageError(
-                f"{name!r} cannot be a name in a Vagrantfile", hint="Names are lower-case letters, digits and hyphens."
-            )
-    for network in plan.networks:
-        if not network.peers:
-            raise _cannot(
-                engine, f"network {network.name} has peers: false", "it does not keep the members of a network apart"
-            )
 
 
 def _in_order(plan: LabPlan) -> Sequence[MachinePlan]:
@@ -209,10 +174,11 @@ def _machine(
 ) -> _Machine:
     settings = machine.settings.get(engine, {})
     linked = settings.get("linked_clone", plan.settings.get(engine, {}).get("linked_clone", True))
-    virtualbox = engine == "virtualbox"
+    full_name = _full_name(plan, machine.name)
+    wires = tuple(plan.network(interface.network) for interface in machine.interfaces)
     return _Machine(
         name=machine.name,
-        full_name=_full_name(plan, machine.name),
+        full_name=full_name,
         description=machine.description,
         box=box(machine, image),
         ssh_user=image.user if image is not None else None,
@@ -228,11 +194,14 @@ def _machine(
         nics=tuple(
             _nic(plan, machine, interface, slot, engine) for slot, interface in enumerate(machine.interfaces, start=2)
         ),
-        customize=_customize(plan, machine, settings.get("vram")) if virtualbox else (),
-        vagrant_disks=tuple({"name": disk.name, "size": disk.size} for disk in machine.disks) if virtualbox else (),
-        libvirt_disks=()
-        if virtualbox
-        else tuple({"size": f"{disk.size // _MIB}M", "serial": disk.name} for disk in machine.disks),
+        customize=_customize(plan, machine, settings.get("vram")) if engine == "virtualbox" else (),
+        vmx=vmware.keys(full_name, machine, wires) if engine == "vmware_desktop" else (),
+        vagrant_disks=()
+        if engine == "libvirt"
+        else tuple({"name": disk.name, "size": disk.size} for disk in machine.disks),
+        libvirt_disks=tuple({"size": f"{disk.size // _MIB}M", "serial": disk.name} for disk in machine.disks)
+        if engine == "libvirt"
+        else (),
         steps=steps,
     )
 
@@ -252,7 +221,7 @@ def _nic(plan: LabPlan, machine: MachinePlan, interface: InterfacePlan, slot: in
     options: dict[str, object] = {"auto_config": False, "mac": _mac(interface.mac)}
     if engine == "virtualbox":
         options |= {"virtualbox__intnet": network.wire, "adapter": slot}
-    else:
+    elif engine == "libvirt":
         options |= {
             "libvirt__network_name": network.wire,
             "libvirt__forward_mode": "veryisolated",  # no address of the host, in contrast to "none"
@@ -279,9 +248,9 @@ def _customize(plan: LabPlan, machine: MachinePlan, vram: int | None) -> tuple[o
 
 
 def _winrm(winrm: WinRMSpec, engine: Engine) -> _WinRM:
-    """VirtualBox forwards a port to the guest; libvirt reaches it directly, so Vagrant's own forwards are put off."""
+    """VirtualBox forwards a port to the guest; others reach it directly, so Vagrant's own forwards are put off."""
     forwards: tuple[Mapping[str, object], ...] = ()
-    if engine == "libvirt":
+    if engine != "virtualbox":
         forwards = tuple(
             {"guest": guest, "host": host, "id": name, "disabled": True} for name, guest, host in _WINRM_FORWARDS
         )

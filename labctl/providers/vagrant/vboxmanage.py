@@ -137,8 +137,15 @@ class VBoxManage:
             raise self._not_done(uuid, "the snapshot is still there")
 
     def unregister(self, uuid: str, *, delete: bool = True) -> None:
-        """Forget a stopped machine. delete: with its disks, snapshots, logs and settings."""
-        if _checked(uuid) not in {machine.uuid for machine in self.machines()}:
+        """Forget a stopped machine. delete: with its disks, snapshots, logs and settings.
+
+        Of one whose settings cannot be read VirtualBox knows no files: they stay.
+        """
+        known = {machine.uuid: machine for machine in self.machines()}
+        if _checked(uuid) not in known:
+            return
+        if not known[uuid].accessible:
+            self._change(uuid, "unregistervm", uuid)
             return
         file = self.details(uuid).settings_file
         options = ["--delete"] if delete else []
@@ -158,6 +165,13 @@ class VBoxManage:
     def nat_networks(self) -> tuple[NatNetwork, ...]:
         """The shared networks with a way out."""
         return reading.nat_networks(self._ask("list", "natnets"))
+
+    def remove_nat_network(self, name: str) -> None:
+        """Forget a shared network with a way out, which no machine is on any more."""
+        arguments: tuple[Argument, ...] = ("natnetwork", "remove", "--netname", name)
+        result = self._run(arguments, changes=True, timeout=_CHANGE_SECONDS)
+        if errors := _errors(result):
+            raise self._failed(arguments, result, errors)
 
     def _adapters(self, facts: dict[str, tuple[str, ...]]) -> dict[int, reading.AdapterSettings] | None:
         try:

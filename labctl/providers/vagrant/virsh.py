@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from labctl.providers.agent import ANSWER_SECONDS, GuestAgent, request
 from labctl.providers.base import MachineState
 
 _SECONDS = 60.0
+_DISK_SECONDS = 900.0  # what writes or reads memory and disks
 _STATES: Mapping[str, MachineState] = {
     "running": "running",
     "idle": "running",
@@ -80,7 +82,9 @@ class Virsh:
         dumped = self._run("dumpxml", name, check=False)
         if dumped.code != 0:
             return None
-        state = self._run("domstate", name, check=False).text.strip()
+        said = self._run("domstate", name, "--reason", check=False).text.strip()
+        # libvirt's own "crashed" is for guests; of a process that died it says that the domain is off, and why.
+        state = "crashed" if said == "shut off (crashed)" else said.partition(" (")[0]
         return read_domain(dumped.text, _STATES.get(state, "stopped"))
 
     def networks(self) -> tuple[str, ...]:
@@ -149,6 +153,34 @@ class Virsh:
         """Let a paused domain go on."""
         self._run("resume", name)
 
+    def suspend_all(self, names: Sequence[str]) -> None:
+        """Pause several domains, one right after the other in one session: 0.03 s go by before the first."""
+        self._run("; ".join(f"suspend {_word(name)}" for name in names), check=False)
+
+    def snapshots(self, name: str) -> tuple[str, ...]:
+        """Names of a domain's snapshots; none where there is no such domain."""
+        return _lines(self._run("snapshot-list", name, "--name", check=False).text)
+
+    def snapshot_take(self, name: str, snapshot: str) -> None:
+        """Keep a domain's disks, and the memory of one that runs or is paused, inside its disk images."""
+        self._run("snapshot-create-as", name, "--name", snapshot, timeout=_DISK_SECONDS)
+        if snapshot not in self.snapshots(name):
+            raise ProviderError(f"{name} has no snapshot {snapshot} afterwards")
+
+    def snapshot_revert(self, name: str, snapshot: str) -> None:
+        """Put a domain back: stopped if it was saved so, else paused."""
+        said = self._run("snapshot-info", name, snapshot).text
+        off = re.search(r"^State:\s+shutoff$", said, re.MULTILINE) is not None
+        self._run("snapshot-revert", name, snapshot, *(() if off else ("--paused",)), timeout=_DISK_SECONDS)
+        found = self.domain(name)
+        if found is None or found.state != ("stopped" if off else "paused"):
+            raise ProviderError(f"{name} is {found.state if found else 'gone'} after it was put back")
+
+    def snapshot_delete(self, name: str, snapshot: str) -> None:
+        """Forget a snapshot; those made after it stay. No error where it is not there."""
+        if snapshot in self.snapshots(name):
+            self._run("snapshot-delete", name, snapshot, timeout=_DISK_SECONDS)
+
     def lease(self, network: str, mac: str) -> str | None:
         """The IPv4 address that a network's DHCP server gave to a NIC last."""
         said = self._run("net-dhcp-leases", network, mac.lower(), check=False)
@@ -175,9 +207,9 @@ class Virsh:
             file.flush()
             self._run(*words, file.name, *after)
 
-    def _run(self, *words: str, check: bool = True) -> Result:
+    def _run(self, *words: str, check: bool = True, timeout: float = _SECONDS) -> Result:
         try:
-            return self.runner.run([*self._prefix, *words], check=check, timeout=_SECONDS)
+            return self.runner.run([*self._prefix, *words], check=check, timeout=timeout)
         except CommandError as error:
             raise ProviderError(error.brief, details=error.details) from error
 
@@ -235,6 +267,11 @@ def read_network(xml: str, active: bool) -> Network:
         bool(addresses) and (dns is None or dns.get("enable") != "no"),
         {host.get("mac", "").lower(): host.get("ip", "") for host in root.iterfind("./ip/dhcp/host")},
     )
+
+
+def _word(name: str) -> str:
+    """A name as a word of a session's line, which virsh splits as a shell does."""
+    return shlex.quote(name)
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
+from labctl.errors import LabctlError, ProviderError
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.agent import GuestAgent
-from labctl.providers.base import Capabilities, MachineStatus, Observed, ObservedNic
+from labctl.providers.base import Capabilities, Checkpoints, MachineStatus, Observed, ObservedNic
 from labctl.providers.vagrant import virtualbox_observation as observation
 from labctl.providers.vagrant.engine import Engine, Names
 from labctl.providers.vagrant.vboxmanage import VBoxManage
+from labctl.providers.vagrant.virtualbox_checkpoints import VirtualBoxCheckpoints
 from labctl.providers.vagrant.virtualbox_model import Details
+from labctl.providers.workers import raise_failures
 
 _LOOPBACK = "127.0.0.1"
 _SSH = "ssh"  # what Vagrant calls the port that it forwards
@@ -34,15 +37,15 @@ class VirtualBox(Engine):
             promiscuous=True,
             isolated_ports=False,
             egress=True,
-            seal=True,  # the Vagrantfile pulls the cable after `up`; nothing but the screen leads in then
-            checkpoints=False,
+            seal=True,  # nothing but the screen leads in then
+            checkpoints=True,
             console=False,
             windows=True,
         )
 
     def names(self, plan: LabPlan) -> Names:
         machines = {m.name: (f"labctl.{plan.lab}.{plan.instance}.{m.name}", "") for m in plan.machines}
-        return Names(machines, ())
+        return Names(machines, tuple(network.wire for network in plan.networks if network.egress == "nat"))
 
     def prepare(self, plan: LabPlan) -> None:
         """Nothing: the Vagrantfile makes ways out, and wires come with the machines."""
@@ -82,14 +85,47 @@ class VirtualBox(Engine):
         _ = plan, machine  # there is none: Guest Additions are not in labctl's boxes
         return None
 
+    def wake(self, plan: LabPlan, machine: str) -> None:
+        if (found := self._details(plan, machine)) is not None:
+            self._vbox.resume(found.uuid)
+
+    def joined(self, plan: LabPlan, machine: str) -> bool:
+        details = self._details(plan, machine)
+        nic = details.nic(observation.MANAGEMENT_SLOT) if details else None
+        return nic is not None and nic.connected
+
+    def join(self, plan: LabPlan, machine: str, joined: bool) -> None:
+        found = self._vbox.find(self.names(plan).machines[machine][0])
+        if found is None:
+            raise ProviderError(f"{machine} does not exist", hint="labctl up makes it.")
+        self._vbox.set_link(found.uuid, observation.MANAGEMENT_SLOT, joined)
+
+    def checkpoints(self, plan: LabPlan, forget: Callable[[str], None]) -> Checkpoints:
+        return VirtualBoxCheckpoints(self._vbox, self.names(plan).machines, forget)
+
     def remove(self, machines: Mapping[str, tuple[str, str]]) -> None:
-        there = {found.name: found.uuid for found in self._vbox.machines()}
-        for name, _ in machines.values():
-            if name in there:
-                self._vbox.unregister(there[name])
+        """What they were cloned from stays: it is Vagrant's, one for each box, and other labs are cloned from it."""
+        failures: dict[str, LabctlError] = {}
+        for found in self._vbox.machines() if machines else ():
+            # By its UUID, too: until Vagrant has named a clone it is called otherwise.
+            machine = next(
+                (key for key, names in machines.items() if found.name == names[0] or found.uuid == names[1]), None
+            )
+            if machine is None:
+                continue
+            try:
+                if found.accessible:
+                    self._vbox.poweroff(found.uuid)
+                self._vbox.unregister(found.uuid)
+            except LabctlError as error:
+                failures[machine] = error
+        raise_failures(failures, len(machines))
 
     def remove_networks(self, names: tuple[str, ...]) -> None:
-        """Nothing: an internal network ends with its last machine."""
+        """Ways out only: an internal network ends with its last machine."""
+        for network in self._vbox.nat_networks():
+            if network.name in names:
+                self._vbox.remove_nat_network(network.name)
 
     def _details(self, plan: LabPlan, machine: str) -> Details | None:
         found = self._vbox.find(self.names(plan).machines[machine][0])

@@ -17,6 +17,11 @@ class Registered:
     name: str
     uuid: str
 
+    @property
+    def accessible(self) -> bool:
+        """Whether its settings can be read."""
+        return self.name != "<inaccessible>"
+
 
 @dataclass(frozen=True, slots=True)
 class NatEngine:

@@ -48,7 +48,7 @@ def nics(plan: LabPlan, machine: MachinePlan, details: Details) -> tuple[Observe
 
 def drift(machine: MachinePlan, details: Details) -> tuple[str, ...]:
     """For people: each thing that the plan of no machine gives, or that this one's does not."""
-    return tuple(f"{machine.name}: {found}" for found in _drift(machine, details))
+    return tuple(_drift(machine, details))
 
 
 def _drift(machine: MachinePlan, details: Details) -> Iterator[str]:

@@ -116,13 +116,17 @@ def _filled(machine: MachinePlan, text: str) -> MachinePlan:
 def vagrantfile(plan: LabPlan, provider: str, text: str) -> Mapping[str, str]:
     backend = next(backend for backend in BACKENDS if backend.name == provider)
     image = BootImage("x", text, Path("/cache") / f"{text.replace('/', '_')}.box", user=text)
-    return backend.render(plan, {"a": image})
+    return backend.render(plan, {plan.machines[0].name: image})
 
 
-@pytest.fixture(scope="module", params=["virtualbox", "libvirt"])
+PROVIDERS = {"virtualbox": "plain", "libvirt": "plain", "vmware_desktop": "plain", "hyperv": "alone"}
+
+
+@pytest.fixture(scope="module", params=PROVIDERS)
 def read(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
     """Each text to what Ruby makes of a Vagrantfile that is full of it."""
-    plan = build(load(LABS / "plain/lab.yaml"), provider=request.param)
+    plan = build(load(LABS / PROVIDERS[request.param] / "lab.yaml"), provider=request.param)
+    plan = replace(plan, seal=request.param in ("vmware_desktop", "hyperv"))
     texts = [HARMLESS, *HOSTILE]
     rendered = [vagrantfile(filled(plan, text), request.param, text) for text in texts]
     assert len({tuple(files) for files in rendered}) == 1, "names of files come from names of machines alone"

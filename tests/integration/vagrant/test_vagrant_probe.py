@@ -91,6 +91,19 @@ def test_libvirt_needs_its_plugin_and_its_daemon(
     assert texts(probe.libvirt()) == said
 
 
+@pytest.mark.parametrize(("plugins", "missing"), [("vagrant-vmware-desktop (3.0.5, global)", 0), ("none", 1)])
+def test_what_labctl_only_renders_for_is_never_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugins: str, missing: int
+) -> None:
+    programs(tmp_path, monkeypatch, vagrant=f"--version) echo 'Vagrant 2.4.9' ;;\n'plugin list') echo '{plugins}' ;;")
+    *others, last = probe.vmware()
+    assert [lack.what for lack in others] == ["Vagrant's VMware plugin is not installed"] * missing
+    for lack in (last, probe.hyperv()[-1]):
+        assert lack.what == "labctl writes files for it and does not drive it, and nobody has tried those files"
+        assert lack.fatal
+    assert "labctl render --provider vmware_desktop -o DIR" in last.remedy
+
+
 def test_a_linux_host_needs_the_driver_and_the_processors_help(tmp_path: Path) -> None:
     cpuinfo, driver = tmp_path / "cpuinfo", tmp_path / "vboxdrv"
     cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu vme sse2\n")

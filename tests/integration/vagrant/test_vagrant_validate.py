@@ -3,8 +3,9 @@
 What Vagrant checks depends on what is installed. Without VirtualBox it takes another provider that is usable here and
 leaves VirtualBox's settings unread; ``--ignore-provider`` is not needed for that. So that they are read as well, a
 program called VBoxManage that only tells a version stands in for VirtualBox: Vagrant's own VirtualBox provider then
-checks every setting. Debian's Vagrant comes without the winrm gem and ends with a LoadError at a Windows guest; an
-empty communicator stands in for it, since nobody logs in.
+checks every setting. Hyper-V's provider is part of Vagrant as well, and is told that it is usable here. VMware's is a
+plug-in that no distribution has: of its files only the syntax is checked, by Ruby. Debian's Vagrant comes without the
+winrm gem and ends with a LoadError at a Windows guest; an empty communicator stands in for it, since nobody logs in.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,10 @@ Class.new(Vagrant.plugin('2')) do
   name 'no winrm gem'
   communicator('winrm') { Class.new(Vagrant.plugin('2', :communicator)) { def initialize(_machine); end } }
 end
+"""
+HYPERV_IS_USABLE = """\
+require Vagrant.source_root.join('plugins/providers/hyperv/provider')
+VagrantPlugins::HyperV::Provider.define_singleton_method(:usable?) { |_raise = false| true }
 """
 VBOXMANAGE = '#!/bin/sh\n[ "$1" = --version ] && echo 7.0.20r163906\n'
 
@@ -51,7 +57,10 @@ class Vagrant:
         }
         (self.home / "Vagrantfile").write_text(NO_WINRM_GEM)
         backend = next(backend for backend in BACKENDS if backend.name == provider)
-        for name, text in backend.render(build(load(LABS / lab / "lab.yaml"), provider=provider), {}).items():
+        plan = build(load(LABS / lab / "lab.yaml"), provider=provider)
+        if backend.load is None:
+            plan = replace(plan, seal=True)
+        for name, text in backend.render(plan, {}).items():
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text.encode())
@@ -111,6 +120,31 @@ def test_vagrants_libvirt_provider_takes_every_setting(tmp_path: Path, lab: str)
     code, said = vagrant.validate()
     assert code == 1
     assert "The following settings shouldn't exist: drivel" in said
+
+
+def test_vagrants_hyperv_provider_takes_every_setting(tmp_path: Path) -> None:
+    vagrant = Vagrant(tmp_path, "alone", "hyperv")
+    vagrant.environment["VAGRANT_DEFAULT_PROVIDER"] = "hyperv"
+    (vagrant.home / "Vagrantfile").write_text(NO_WINRM_GEM + HYPERV_IS_USABLE)
+    code, said = vagrant.validate()
+    assert (code, "validated successfully" in said) == (0, True), said
+    vagrant.file.write_text(vagrant.file.read_text().replace("hv.vmname = ", "hv.vmnome = "))
+    code, said = vagrant.validate()
+    assert code == 1
+    assert "The following settings shouldn't exist: vmnome" in said
+
+
+@pytest.mark.parametrize(
+    ("lab", "provider"), [("dmz", "vmware_desktop"), ("plain", "vmware_desktop"), ("alone", "hyperv")]
+)
+def test_what_nobody_has_run_is_ruby(tmp_path: Path, lab: str, provider: str) -> None:
+    ruby = shutil.which("ruby")
+    assert ruby, "Ruby is not installed; make setup installs it (Debian: apt install ruby)"
+    file = Vagrant(tmp_path, lab, provider).file
+    done = subprocess.run([ruby, "-wc", file], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "Syntax OK"), done.stderr
+    # the one variable that a lab without files of its own does not need
+    assert [line for line in done.stderr.splitlines() if "unused variable - here" not in line] == []
 
 
 def test_a_lab_without_its_files_is_told_which_are_missing(tmp_path: Path) -> None:
