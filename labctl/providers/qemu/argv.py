@@ -8,7 +8,9 @@ from pathlib import Path
 
 from labctl.plan.model import InterfacePlan, LabPlan, MachinePlan
 from labctl.providers.base import BootImage
+from labctl.providers.qemu import way_in
 from labctl.providers.qemu.layout import MachineFiles
+from labctl.providers.qemu.options import escaped, option
 
 BINARY = "qemu-system-x86_64"
 AGENT_PORT = "org.qemu.guest_agent.0"
@@ -33,7 +35,7 @@ class Seat:
 
     accelerator: ``kvm``, ``hvf``, ``whpx`` or ``tcg``. port: the loopback port that is forwarded to the guest's SSH; 0
     for none. netdevs: device name to the ``-netdev`` value of its wire, whose id is ``net-DEVICE``. mark: the value of
-    ``-name``. ram: None for memory that is nobody else's.
+    ``-name``. ram: None for memory that is nobody else's. still: it does not move until it is told to.
     """
 
     accelerator: str
@@ -42,17 +44,8 @@ class Seat:
     netdevs: Mapping[str, str]
     mark: str
     ram: Ram | None = None
+    still: bool = False
     binary: str = BINARY
-
-
-def option(first: str = "", /, **values: object) -> str:
-    """A QEMU option group, ``first,name=value,…``. A comma in a value is doubled, so that no value becomes an option.
-
-    Underscores in names stand for dashes, a double underscore for a dot.
-    """
-    parts = [_escaped(first)] if first else []
-    parts += [f"{name.replace('__', '.').replace('_', '-')}={_escaped(value)}" for name, value in values.items()]
-    return ",".join(parts)
 
 
 def machine_argv(plan: LabPlan, machine: MachinePlan, image: BootImage, seat: Seat) -> tuple[str, ...]:
@@ -60,13 +53,14 @@ def machine_argv(plan: LabPlan, machine: MachinePlan, image: BootImage, seat: Se
     files = seat.files
     return (
         seat.binary,
-        *("-name", _escaped(seat.mark)),
+        *("-name", escaped(seat.mark)),
         *("-uuid", machine.uuid),
         *("-no-user-config", "-nodefaults"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-machine", "q35,usb=off,vmport=off,graphics=off,sata=off,smbus=off,memory-backend=ram"),
         *_processor(seat.accelerator),
         *("-smp", str(machine.cpus)),
+        *(("-S",) if seat.still else ()),
         *_memory(f"{-(-machine.memory // (1 << 20))}M", seat.ram),
         *("-rtc", "base=utc"),
         *("-display", "none"),
@@ -85,10 +79,6 @@ def machine_argv(plan: LabPlan, machine: MachinePlan, image: BootImage, seat: Se
         *_management(plan, machine, seat.port),
         *(part for interface in machine.interfaces for part in _nic(interface, seat.netdevs[interface.device])),
     )
-
-
-def _escaped(value: object) -> str:
-    return str(value).replace(",", ",,")
 
 
 def _memory(size: str, ram: Ram | None) -> tuple[str, ...]:
@@ -140,24 +130,8 @@ def _sockets(files: MachineFiles) -> tuple[str, ...]:
 
 
 def _management(plan: LabPlan, machine: MachinePlan, port: int) -> tuple[str, ...]:
-    """The management NIC: user-mode networking of this process alone, closed but for one port of the host's loopback.
-
-    TFTP and SMB stay off because they are not named; ``restrict`` closes DNS and everything outward.
-    """
-    management = plan.management
-    forward = {"hostfwd": f"tcp:127.0.0.1:{port}-{management.guest.ip}:22"} if port else {}
-    netdev = option(
-        "user",
-        id="net-mgmt",
-        restrict="on",
-        ipv6="off",
-        net=management.subnet,
-        host=management.host,
-        dns=management.dns,
-        dhcpstart=management.guest.ip,
-        **forward,
-    )
-    return ("-netdev", netdev, *_device("mgmt", machine.management_mac))
+    netdevs = way_in.netdevs(plan.management, port)
+    return (*(part for netdev in netdevs for part in ("-netdev", netdev)), *_device("mgmt", machine.management_mac))
 
 
 def _nic(interface: InterfacePlan, netdev: str) -> tuple[str, ...]:

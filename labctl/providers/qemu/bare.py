@@ -10,7 +10,8 @@ from pathlib import Path
 from labctl.errors import HostError, ProviderError
 from labctl.host.processes import ProcessId, marked
 from labctl.host.runner import Runner
-from labctl.providers.qemu.argv import BINARY, option
+from labctl.providers.qemu.argv import BINARY
+from labctl.providers.qemu.options import option
 from labctl.providers.qemu.qmp import Monitor
 
 _START_SECONDS = 10.0

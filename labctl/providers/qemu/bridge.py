@@ -26,8 +26,8 @@ from labctl.host.processes import ProcessId, marked
 from labctl.host.runner import CommandError, Runner
 from labctl.plan.model import InterfacePlan, LabPlan, MachinePlan, NetworkPlan
 from labctl.providers.qemu import exits
-from labctl.providers.qemu.argv import option
 from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.options import option
 from labctl.providers.qemu.wires import Abilities, Attachment, Wires
 
 _UNICAST = "ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00"

@@ -15,9 +15,9 @@ import psutil
 
 from labctl.host.processes import ProcessId, marked
 from labctl.plan.model import LabPlan, NetworkPlan
-from labctl.providers.qemu.argv import option
 from labctl.providers.qemu.bare import Bare
 from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.options import option
 
 # Special-purpose addresses that are near rather than on the internet (IANA's registry, RFC 6890). Those kept for
 # documentation and benchmarks lead nowhere and are left to labs that play the internet with them.

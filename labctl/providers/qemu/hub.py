@@ -14,10 +14,10 @@ from pathlib import Path
 
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
-from labctl.providers.qemu.argv import option
 from labctl.providers.qemu.bare import Bare
 from labctl.providers.qemu.bridge import port_of
 from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.options import option
 from labctl.providers.qemu.qmp import Monitor, monitor
 from labctl.providers.qemu.wires import Abilities, Attachment, Wires
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from labctl.errors import LabctlError
 from labctl.host.processes import ProcessId
 from labctl.plan.model import LabPlan
-from labctl.providers.base import MANAGEMENT, MachineState, MachineStatus, Observed, ObservedNic
+from labctl.providers.base import MANAGEMENT, MachineState, MachineStatus, Observed, ObservedNic, is_management
 from labctl.providers.qemu import record as records
-from labctl.providers.qemu import vm
+from labctl.providers.qemu import vm, way_in
 from labctl.providers.qemu.bridge import port_of
 from labctl.providers.qemu.exits import port_of_exit, with_exit
 from labctl.providers.qemu.layout import Layout
@@ -21,6 +21,9 @@ from labctl.providers.qemu.wires import Wires
 _MONITOR_SECONDS = 3.0
 _STATE_OF_STATUS: Mapping[str, MachineState] = {
     "paused": "paused",
+    "prelaunch": "paused",
+    "inmigrate": "paused",
+    "restore-vm": "paused",
     "io-error": "paused",
     "internal-error": "dead",
     "shutdown": "dead",
@@ -39,7 +42,7 @@ def observe(layout: Layout, wires: Wires, plan: LabPlan) -> Observed:
             statuses.append(_gone(layout, machine.name, record))
             continue
         status, found = _running(layout, machine.name, process, ports)
-        loose = [nic.mac for nic in found if not nic.linked]
+        loose = [nic.mac for nic in found if not (nic.linked or is_management(nic))]
         if loose:  # such a machine cannot be joined again while it runs
             status = MachineStatus(
                 status.name, "dead", status.pid, status.since, f"its wires are gone: {', '.join(loose)}"
@@ -81,21 +84,28 @@ def _running(
 def _nics(name: str, process: ProcessId, session: Monitor, ports: Mapping[str, str]) -> Iterator[ObservedNic]:
     """The NICs that QEMU has, each with the wire that its other end is really plugged into.
 
-    The monitor's picture is ``nic-eth0: …macaddr=…`` followed by `` \\ net-eth0: index=0,type=tap,fd=12``.
+    The monitor's picture is ``nic-eth0: …macaddr=…`` followed by `` \\ net-eth0: index=0,type=tap,fd=12``. The
+    management NIC is on a hub: `` \\ net-mgmt: nic-mgmt: …macaddr=…`` beside what it is joined to.
     """
-    mac = ""
-    for line in session.human("info network").splitlines():
-        if found := re.match(r"nic-\S+: .*macaddr=([0-9a-f:]{17})", line):
+    picture, mac = session.human("info network"), ""
+    for line in picture.splitlines():
+        if found := re.match(rf" \\ {way_in.NIC_PORT}: \S+: .*macaddr=([0-9a-f:]{{17}})", line):
+            yield _management(name, found.group(1), way_in.other_end(picture))
+        elif found := re.match(r"nic-\S+: .*macaddr=([0-9a-f:]{17})", line):
             mac = found.group(1)
         elif (end := re.match(r" \\ net-\S+: index=\d+,type=(\w+),(.*)", line)) and mac:
             yield _nic(name, mac, end.group(1), end.group(2), process, ports)
             mac = ""
 
 
+def _management(name: str, mac: str, other_end: str | None) -> ObservedNic:
+    if other_end is None:
+        return ObservedNic(name, mac, MANAGEMENT, linked=False, details="cut off")
+    closed = re.fullmatch(r"user,\S*restrict=on", other_end) is not None
+    return ObservedNic(name, mac, MANAGEMENT if closed else f"{MANAGEMENT} ({other_end})", details=other_end)
+
+
 def _nic(name: str, mac: str, kind: str, details: str, process: ProcessId, ports: Mapping[str, str]) -> ObservedNic:
-    if kind == "user":
-        closed = "restrict=on" in details
-        return ObservedNic(name, mac, MANAGEMENT, details="restricted" if closed else details)
     port = _tap(process, details) if kind == "tap" else _socket_port(details)
     wire = ports.get(port, "")
     return ObservedNic(name, mac, wire or f"{kind} {port}".strip(), linked=bool(wire), details=f"{kind} {port}")

@@ -13,14 +13,16 @@ from labctl.events import Event, Listener, ignore
 from labctl.host.files import private_folder, remove_tree, write_atomic
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
-from labctl.providers.base import Capabilities, Endpoint, ExecResult, Job, Observed, Provider
-from labctl.providers.qemu import disks, keys, vm, wires
+from labctl.providers.base import Capabilities, Endpoint, ExecResult, Job, Observed, Provider, SealedError
+from labctl.providers.qemu import disks, keys, vm, way_in, wires
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu.accelerator import accelerator
 from labctl.providers.qemu.agent import agent
+from labctl.providers.qemu.checkpoints import QemuCheckpoints
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.lift import Lift
 from labctl.providers.qemu.observation import observe
+from labctl.providers.qemu.qmp import monitor
 from labctl.providers.qemu.wires import Wires
 from labctl.providers.workers import Stop, each, in_waves, raise_failures
 
@@ -51,8 +53,8 @@ class QemuProvider(Provider):
             promiscuous=can.promiscuous,
             isolated_ports=can.isolated_ports,
             egress=can.egress,
-            seal=False,
-            checkpoints=False,
+            seal=True,
+            checkpoints=True,
             console=True,
             windows=False,
         )
@@ -102,6 +104,9 @@ class QemuProvider(Provider):
     def endpoint(self, plan: LabPlan, machine: str) -> Endpoint:
         record = self._running(plan, machine)
         files = self._layout.machine(machine)
+        with monitor(files.monitor) as session:
+            if not way_in.joined(session):
+                raise SealedError(f"{machine} is sealed", hint="labctl exec works; labctl unseal opens the lab.")
         if not (self._layout.key.exists() and keys.there(files.host_key)):
             raise ProviderError(f"{machine} is not configured yet", hint="labctl up goes on where it was interrupted.")
         keys.pin(files.known_hosts, "127.0.0.1", record.port, files.host_key)
@@ -116,6 +121,30 @@ class QemuProvider(Provider):
                 return session.execute(argv, stdin=stdin, timeout=timeout)
         except GuestError as error:
             raise GuestError(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
+
+    def seal(self, plan: LabPlan, machine: str) -> None:
+        self._running(plan, machine)
+        with monitor(self._layout.machine(machine).monitor) as session:
+            way_in.cut(session)
+            if way_in.joined(session):
+                raise ProviderError(f"{machine} is not cut off from its management NIC")
+
+    def unseal(self, plan: LabPlan, machine: str) -> None:
+        vm.open_way_in(self._layout, plan, self._running(plan, machine))
+
+    def checkpoints(self, plan: LabPlan) -> QemuCheckpoints:
+        kind = self._kind(plan)
+
+        def prepare() -> None:
+            self._layout.prepare()
+            self._wires(kind).prepare(plan)
+
+        def start(record: records.MachineRecord) -> records.MachineRecord:
+            name, how = accelerator(record.boot_image.kernel).name, self._wires(kind)
+            machine = plan.machine(record.name)
+            return vm.start(self._layout, how, plan, machine, record, name, runner=self._runner, still=True)
+
+        return QemuCheckpoints(self._layout, plan, self._runner, prepare=prepare, start=start)
 
     def console(self, plan: LabPlan, machine: str) -> Path | None:
         self._running(plan, machine)
@@ -210,8 +239,6 @@ def _beyond(plan: LabPlan, can: wires.Abilities) -> Iterator[str]:
         yield "`peers: false`"
     if not can.egress and any(network.egress != "none" for network in plan.networks):
         yield "`egress: nat`"
-    if plan.seal:
-        yield "`seal: true`"
 
 
 def _promiscuous(machine: MachinePlan) -> bool:

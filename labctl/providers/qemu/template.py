@@ -29,8 +29,9 @@ from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage
 from labctl.providers.qemu.accelerator import binary_id
 from labctl.providers.qemu.agent import agent
-from labctl.providers.qemu.argv import Ram, Seat, machine_argv, option
+from labctl.providers.qemu.argv import Ram, Seat, machine_argv
 from labctl.providers.qemu.layout import MachineFiles
+from labctl.providers.qemu.options import option
 from labctl.providers.qemu.qmp import Monitor, monitor
 from labctl.providers.workers import Stop
 
@@ -146,7 +147,9 @@ def make(
                 _build(template, plan, machine, image, accelerator, runner, stop)
                 listener(Event("done", "template", machine.name, image.name, time.monotonic() - began))
         except (LabctlError, OSError) as error:
-            why = ": ".join(filter(None, (error.brief, error.details))) if isinstance(error, LabctlError) else str(error)
+            why = (
+                ": ".join(filter(None, (error.brief, error.details))) if isinstance(error, LabctlError) else str(error)
+            )
             listener(Event("warning", "template", machine.name, f"{why}; it boots instead"))
             return False
         finally:
@@ -163,6 +166,7 @@ def load(session: Monitor, state: int) -> None:
     session.hand_over("state", state)
     session.execute("migrate-incoming", uri="fd:state")
     _finished(session, "load")
+    _ignore_shared(session, False)  # whatever is saved of this guest later has its memory in it
 
 
 def _build(
@@ -220,9 +224,9 @@ def _keep(files: MachineFiles, state: int, alive: Callable[[], bool]) -> None:
         session.execute("quit")
 
 
-def _ignore_shared(session: Monitor) -> None:
+def _ignore_shared(session: Monitor, state: bool = True) -> None:
     """Memory is a file of its own and no part of the state."""
-    session.execute("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
+    session.execute("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": state}])
 
 
 def _finished(session: Monitor, what: str) -> None:
@@ -268,7 +272,7 @@ def _neutral(image: BootImage) -> BootImage:
 
 def _seat(machine: MachinePlan, files: MachineFiles, accelerator: str, ram: Path) -> Seat:
     wires = {
-        f"eth{number}": option("hubport", id=f"net-eth{number}", hubid=number)
+        f"eth{number}": option("hubport", id=f"net-eth{number}", hubid=1 + number)
         for number in range(len(machine.interfaces))
     }
     return Seat(accelerator, 0, files, wires, f"{_MARK}shape", Ram(ram, shared=True))

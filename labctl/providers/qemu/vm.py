@@ -17,6 +17,7 @@ from labctl.host.processes import ProcessId, marked
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.qemu import record as records
+from labctl.providers.qemu import way_in
 from labctl.providers.qemu.agent import agent
 from labctl.providers.qemu.argv import Ram, Seat, machine_argv
 from labctl.providers.qemu.layout import Layout, MachineFiles
@@ -45,7 +46,7 @@ def processes(layout: Layout) -> Iterator[tuple[str, ProcessId]]:
 def go_on(layout: Layout, record: MachineRecord) -> None:
     """Let a machine move that stands still, such as a copy whose labctl was killed in between. Raises ProviderError."""
     with monitor(layout.machine(record.name).monitor) as session:
-        if session.execute("query-status")["status"] == "paused":
+        if session.execute("query-status")["status"] in ("paused", "prelaunch", "restore-vm"):
             session.execute("cont")
 
 
@@ -69,22 +70,26 @@ def start(
     accelerator: str,
     *,
     runner: Runner,
+    still: bool = False,
 ) -> MachineRecord:
     """Start a machine that does not run. The intent is noted first, the process second.
 
-    One whose disk is a template's begins as a copy of it, where that works; its guest has to be told who it is. Raises
+    still: with an empty memory, for a snapshot to be loaded; it does not move until ``go_on``. Otherwise one whose disk
+    is a template's begins as a copy of that, where it works, and its guest has to be told who it is. Raises
     ProviderError with QEMU's own words where it does not start.
     """
-    if record.template:
+    if record.template and not still:
         template = Template(record.template)
         begun = (
-            _start(layout, wires, plan, machine, record, accelerator, template, runner) if template.there() else None
+            _start(layout, wires, plan, machine, record, accelerator, template, False, runner)
+            if template.there()
+            else None
         )
         if begun is not None:
             return begun
         # Its disk is that of a guest that lost power, which boots as well.
         record = replace(record, template="")
-    begun = _start(layout, wires, plan, machine, replace(record, copied=False), accelerator, None, runner)
+    begun = _start(layout, wires, plan, machine, replace(record, copied=False), accelerator, None, still, runner)
     if begun is not None:
         return begun
     log = layout.machine(machine.name).log
@@ -99,6 +104,7 @@ def _start(
     record: MachineRecord,
     accelerator: str,
     template: Template | None,
+    still: bool,
     runner: Runner,
 ) -> MachineRecord | None:
     """Start a process on a free port, as a copy of a template or with a boot; None where it does not start."""
@@ -112,7 +118,7 @@ def _start(
             layout, replace(record, wanted="running", pid=None, started=None, hardware=hardware, port=port)
         )
         ram = Ram(template.ram, shared=False) if template else None
-        process = _spawn(layout, wires, plan, machine, record, accelerator, ram, runner)
+        process = _spawn(layout, wires, plan, machine, record, accelerator, ram, still, runner)
         begun = _answers(process, files) and (template is None or _loaded(process, files, template))
         found = ProcessId.of(process.pid) if begun else None
         if found is not None:
@@ -122,6 +128,26 @@ def _start(
                 template.drop()
             break
     return None
+
+
+def open_way_in(layout: Layout, plan: LabPlan, record: MachineRecord) -> MachineRecord:
+    """Join a machine's management NIC to the way in again, on another port where its own was taken meanwhile.
+
+    Raises ProviderError.
+    """
+    with monitor(layout.machine(record.name).monitor) as session:
+        if way_in.joined(session):
+            return record
+        tries = _first(record.port, ports.candidates(record.port))
+        for _, port in zip(range(_PORT_TRIES), tries, strict=False):
+            try:
+                way_in.join(session, plan.management, port)
+            except ProviderError as error:
+                if "host forwarding rule" not in error.details:
+                    raise
+                continue
+            return records.write(layout, replace(record, port=port))
+    raise ProviderError(f"{record.name} cannot be opened: no loopback port is free")
 
 
 def _go(layout: Layout, record: MachineRecord, process: ProcessId, *, copied: bool) -> MachineRecord:
@@ -181,12 +207,13 @@ def _spawn(
     record: MachineRecord,
     accelerator: str,
     ram: Ram | None,
+    still: bool,
     runner: Runner,
 ) -> subprocess.Popen[bytes]:
     files = layout.machine(machine.name)
     ends = wires.attach(plan, machine)
     try:
-        seat = Seat(accelerator, record.port, files, ends.netdevs, layout.process_mark(machine.name), ram)
+        seat = Seat(accelerator, record.port, files, ends.netdevs, layout.process_mark(machine.name), ram, still)
         argv = machine_argv(plan, machine, record.boot_image, seat)
         write_atomic(files.log, b"")  # one log per start: its last words must be about this process
         return runner.spawn(argv, output=files.log, pass_fds=ends.fds)

@@ -1,0 +1,192 @@
+"""Checkpoints of QEMU machines: internal snapshots of their own disks, memory included, made by QEMU itself.
+
+Beside the disks a note per snapshot keeps the machine's record of that moment: what was configured and provisioned goes
+back with the guest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from labctl.errors import ProviderError
+from labctl.host.files import write_json
+from labctl.host.runner import CommandError, Runner
+from labctl.plan.model import LabPlan
+from labctl.providers.base import Checkpoints
+from labctl.providers.qemu import record as records
+from labctl.providers.qemu import vm
+from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.qmp import Monitor, monitor
+from labctl.providers.qemu.record import MachineRecord
+from labctl.providers.workers import Stop, each, raise_failures
+
+_JOBS = 16
+_SECONDS = 900.0
+_POLL_SECONDS = 0.01
+# What of a record belongs to the guest's state; the rest belongs to its process.
+_OF_THE_GUEST = ("image", "disk", "hardware", "personality", "steps", "steps_done", "complete", "template", "copied")
+
+
+class QemuCheckpoints(Checkpoints):
+    """Snapshots of an instance's machines. start: starts one that does not run and leaves it standing still."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        plan: LabPlan,
+        runner: Runner,
+        *,
+        prepare: Callable[[], None],
+        start: Callable[[MachineRecord], MachineRecord],
+    ) -> None:
+        self._layout, self._plan, self._runner = layout, plan, runner
+        self._prepare, self._start = prepare, start
+
+    def pause(self, machines: Sequence[str]) -> Mapping[str, float]:
+        if not machines:
+            return {}
+        stood: dict[str, float] = {}
+        barrier = threading.Barrier(len(machines), timeout=20)
+
+        def one(machine: str) -> None:
+            try:
+                with self._monitor(machine) as session:  # connected first: that takes longer than to stop
+                    barrier.wait()
+                    session.execute("stop")
+                    stood[machine] = time.monotonic()
+            except threading.BrokenBarrierError as error:
+                raise ProviderError(f"{machine} was not paused, because another machine could not be") from error
+            except BaseException:
+                barrier.abort()
+                raise
+
+        failures = each(list(machines), one, jobs=len(machines), stop=Stop())
+        if failures:
+            self.resume(list(stood))
+        raise_failures(failures, len(machines))
+        return stood
+
+    def resume(self, machines: Sequence[str]) -> None:
+        def one(machine: str) -> None:
+            record = records.read(self._layout, machine)
+            if record is not None and vm.find(self._layout, record) is not None:
+                vm.go_on(self._layout, record)
+
+        raise_failures(each(list(machines), one, jobs=_JOBS, stop=Stop()), len(machines))
+
+    def prepare(self) -> None:
+        self._prepare()
+
+    def save(self, machine: str, key: str) -> None:
+        record = self._record(machine)
+        running = vm.find(self._layout, record) is not None
+        if running:
+            with self._monitor(machine) as session:
+                names = self._nodes(machine)
+                _job(session, "snapshot-save", tag=key, vmstate=names[0], devices=names)
+        else:
+            for disk in self._disks(machine):
+                self._qemu_img("-c", key, disk)
+        write_json(self._note(machine, key), {"running": running, "record": asdict(record)}, mode=0o600)
+
+    def restore(self, machine: str, key: str) -> None:
+        running, saved = self._saved(machine, key)
+        record = self._record(machine)
+        process = vm.find(self._layout, record)
+        if process is not None and (not running or record.hardware != saved.hardware):
+            record, process = vm.stop(self._layout, record, graceful=False), None
+        record = replace(record, **{name: getattr(saved, name) for name in _OF_THE_GUEST})
+        if not running:
+            for disk in self._disks(machine):
+                self._qemu_img("-a", key, disk)
+            records.write(self._layout, replace(record, wanted="stopped"))
+            return
+        record = records.write(self._layout, record) if process is not None else self._start(record)
+        vm.open_way_in(
+            self._layout, self._plan, record
+        )  # an open machine's snapshot fits no sealed one; it stands still
+        with self._monitor(machine) as session:
+            if session.execute("query-status")["status"] == "running":
+                session.execute("stop")
+            names = self._nodes(machine)
+            _job(session, "snapshot-load", tag=key, vmstate=names[0], devices=names)
+
+    def delete(self, machine: str, key: str) -> None:
+        record = records.read(self._layout, machine)
+        if record is None or not self._layout.machine(machine).overlay.exists():
+            return
+        if vm.find(self._layout, record) is not None:
+            with self._monitor(machine) as session:
+                _job(session, "snapshot-delete", tag=key, devices=self._nodes(machine))
+        else:
+            for disk in self._disks(machine):
+                if key in self._runner.run(["qemu-img", "snapshot", "-l", disk], changes=False).text.split():
+                    self._qemu_img("-d", key, disk)
+        self._note(machine, key).unlink(missing_ok=True)
+
+    def keys(self, machine: str) -> frozenset[str]:
+        """Those of its present disk: another one, made anew, has none of them."""
+        folder = self._layout.machine(machine).folder
+        record = records.read(self._layout, machine)
+        found = [path.stem for path in folder.glob("labctl-*.json")] if record is not None else []
+        return frozenset(
+            key for key in found if record is not None and self._saved(machine, key)[1].disk == record.disk
+        )
+
+    def _saved(self, machine: str, key: str) -> tuple[bool, MachineRecord]:
+        try:
+            value = json.loads(self._note(machine, key).read_text(encoding="utf-8"))
+            return bool(value["running"]), MachineRecord(**value["record"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ProviderError(f"{machine} has no whole snapshot {key}", details=str(error)) from error
+
+    def _record(self, machine: str) -> MachineRecord:
+        record = records.read(self._layout, machine)
+        if record is None or not record.disk:
+            raise ProviderError(f"{machine} does not exist", hint="labctl up makes it.")
+        return record
+
+    def _monitor(self, machine: str) -> contextlib.AbstractContextManager[Monitor]:
+        return monitor(self._layout.machine(machine).monitor)
+
+    def _note(self, machine: str, key: str) -> Path:
+        return self._layout.machine(machine).folder / f"{key}.json"
+
+    def _nodes(self, machine: str) -> list[str]:
+        """Names of the machine's disks in QEMU; the memory goes into the first."""
+        return [f"disk{number}" for number in range(1 + len(self._plan.machine(machine).disks))]
+
+    def _disks(self, machine: str) -> list[Path]:
+        files = self._layout.machine(machine)
+        return [files.overlay, *(files.disk(disk.name) for disk in self._plan.machine(machine).disks)]
+
+    def _qemu_img(self, what: str, key: str, disk: Path) -> None:
+        try:
+            self._runner.run(["qemu-img", "snapshot", what, key, disk], timeout=_SECONDS)
+        except CommandError as error:
+            raise ProviderError(error.brief, details=error.details) from error
+
+
+def _job(session: Monitor, command: str, **arguments: object) -> None:
+    """Run a job of QEMU's to its end. Raises ProviderError with its words."""
+    job = f"labctl-{secrets.token_hex(4)}"
+    session.execute(command, job_id=job, **arguments)
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        found = next((one for one in session.execute("query-jobs") if one["id"] == job), None)
+        if found is None or found["status"] == "concluded":
+            break
+        if time.monotonic() > deadline:
+            raise ProviderError(f"{command} does not end")
+        time.sleep(_POLL_SECONDS)
+    if found is not None:
+        session.execute("job-dismiss", id=job)
+        if found.get("error"):
+            raise ProviderError(f"{command} failed", details=str(found["error"]))

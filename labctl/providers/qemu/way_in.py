@@ -1,0 +1,84 @@
+"""How labctl's SSH gets into a machine: user-mode networking of its own process, closed but for one loopback port.
+
+It hangs on a hub with the management NIC, so that it can be taken away and put back while the machine runs: QEMU can
+remove a back end, and cannot give a NIC another one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from labctl.plan.model import ManagementPlan
+from labctl.providers.qemu.options import option
+from labctl.providers.qemu.qmp import Monitor
+
+_HUB = 0
+_BACK_END, _PORT, NIC_PORT = "mgmt", "port-mgmt", "net-mgmt"
+
+
+def netdevs(management: ManagementPlan, port: int) -> tuple[str, ...]:
+    """The ``-netdev`` values: the hub's port for the NIC, the back end, the hub's port for that.
+
+    port: of the host's loopback, forwarded to the guest's SSH; 0 for none. TFTP and SMB stay off because they are not
+    named; ``restrict`` closes DNS and everything outward.
+    """
+    forward = {"hostfwd": _forward(management, port)} if port else {}
+    return (
+        option("hubport", id=NIC_PORT, hubid=_HUB),
+        option("user", id=_BACK_END, restrict="on", ipv6="off", **_addresses(management), **forward),
+        option("hubport", id=_PORT, hubid=_HUB, netdev=_BACK_END),
+    )
+
+
+def cut(session: Monitor) -> None:
+    """Take the back end away. Raises ProviderError."""
+    if joined(session):
+        session.execute("netdev_del", id=_PORT)
+    if _there(session):
+        session.execute("netdev_del", id=_BACK_END)
+
+
+def join(session: Monitor, management: ManagementPlan, port: int) -> None:
+    """Put the back end back. Raises ProviderError, also where somebody else has the port."""
+    if joined(session):
+        return
+    if not _there(session):
+        forward = [{"str": _forward(management, port)}]
+        values: dict[str, Any] = {"restrict": True, "ipv6": False, **_addresses(management), "hostfwd": forward}
+        session.execute("netdev_add", type="user", id=_BACK_END, **values)
+    session.execute("netdev_add", type="hubport", id=_PORT, hubid=_HUB, netdev=_BACK_END)
+
+
+def joined(session: Monitor) -> bool:
+    """Whether anything but the NIC is on the hub."""
+    return other_end(session.human("info network")) is not None
+
+
+def other_end(picture: str) -> str | None:
+    """What is on the hub of the management NIC beside it, as the monitor describes it; None where nothing is.
+
+    picture: of ``info network``, ``hub 0`` and then a line `` \\ port-mgmt: mgmt: index=0,type=user,…`` per port.
+    """
+    hub = re.search(rf"^hub {_HUB}\r?\n((?: \\ .*\n?)*)", picture, re.MULTILINE)
+    lines = hub.group(1).splitlines() if hub else []
+    others = [line.partition("type=")[2] for line in lines if not line.startswith(f" \\ {NIC_PORT}:")]
+    return "; ".join(others) if others else None
+
+
+def _there(session: Monitor) -> bool:
+    """Whether the back end exists, on the hub or left beside it by a labctl that was killed in between."""
+    return re.search(rf"(?:^|: ){_BACK_END}: index=", session.human("info network"), re.MULTILINE) is not None
+
+
+def _addresses(management: ManagementPlan) -> dict[str, str]:
+    return {
+        "net": str(management.subnet),
+        "host": str(management.host),
+        "dns": str(management.dns),
+        "dhcpstart": str(management.guest.ip),
+    }
+
+
+def _forward(management: ManagementPlan, port: int) -> str:
+    return f"tcp:127.0.0.1:{port}-{management.guest.ip}:22"
