@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 import shlex
 import tarfile
 import time
@@ -88,11 +89,14 @@ def configure(session: Agent, name: str, personality: Personality, *, first: str
 def rebirth(macs: Sequence[tuple[str, str]]) -> str:
     """What tells a copy of a template apart from the others, before it is told who it is: shell text for right now.
 
-    Its clock stands at the template's moment; its NICs have the template's MACs. ``macs``: pairs of that and its own.
-    The kernel gets new random numbers by the virtual machine generation ID.
+    Its clock stands at the template's moment; its NICs have the template's MACs. ``macs``: pairs of that and its own. Its
+    kernel would go on with the template's random numbers: it gets others from this host, and is told to use them at
+    once (RNDRESEEDCRNG of random(4)), because not every kernel heeds the virtual machine's generation ID.
     """
+    reseed = f'open(R,"+<","/dev/urandom")&&syswrite(R,pack("H*","{secrets.token_hex(64)}"))&&ioctl(R,0x5207,0)||exit 1'
     cases = "".join(f"    {old}) mac={new} ;;\n" for old, new in macs)
     return f"""\
+[ ! -x /usr/bin/perl ] || perl -e '{reseed}'
 date -u -s @{time.time():.3f} >/dev/null
 : >/var/lib/systemd/random-seed
 moves=''

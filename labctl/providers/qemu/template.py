@@ -35,7 +35,7 @@ from labctl.providers.qemu.options import option
 from labctl.providers.qemu.qmp import Monitor, monitor
 from labctl.providers.workers import Stop
 
-_FORMAT = 1  # of what a template is: another number makes all of them anew
+_FORMAT = 2  # of what a template is: another number makes all of them anew
 _MARK = "labctl-template:"
 _UUID = "6c616263-746c-4000-8000-000000000000"
 _BOOT_SECONDS = 300.0
@@ -51,7 +51,7 @@ _SETTLE = """\
 tries=600
 until [ -s /run/sshd.pid ] || [ "$tries" = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
 timeout 60 systemctl is-system-running --wait
-for program in 'ip -batch /dev/null' 'tar --version' 'nft --version' 'python3 -IS -c 0' 'date' 'ln --version' \\
+for program in 'ip -batch /dev/null' 'perl -e 0' 'tar --version' 'nft --version' 'python3 -IS -c 0' 'date' 'ln --version' \\
   'install --version' 'sleep 0' 'chown --version' 'rm --version' 'cat /dev/null'; do
   $program
 done >/dev/null 2>&1

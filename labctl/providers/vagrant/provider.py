@@ -197,7 +197,7 @@ class VagrantProvider(Provider):
 
     @cached_property
     def _runner(self) -> Runner:
-        return Runner(log=self.workdir / "commands.log") if self.workdir.exists() else Runner()
+        return Runner(log=self.workdir / "commands.log")  # nothing is noted while there is no folder
 
     @cached_property
     def _engine(self) -> Engine:

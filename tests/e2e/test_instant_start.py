@@ -1,0 +1,140 @@
+"""Machines that start as copies of a guest that has booted once: what they share, and what they must not share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from labctl.host.folders import cache_root
+from tests.support.command import Labctl
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+LAB = """\
+version: 1
+name: copies
+provider: qemu
+defaults: {image: debian-12, memory: 192 MiB}
+networks:
+  wire: {subnet: 10.9.0.0/28}
+machines:
+  one: {networks: {wire: 10.9.0.1}}
+  two: {networks: {wire: 10.9.0.2}}
+  disk:
+    networks: {wire: 10.9.0.3}
+    disks: {data: 16 MiB}
+"""
+# What is asked of a guest about itself, a line each.
+IDENTITY = (
+    "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub /proc/sys/kernel/random/uuid; "
+    "head -c 16 /dev/urandom | od -An -tx1; cat /sys/class/net/mgmt/address /sys/class/net/eth0/address; "
+    "cat /var/lib/systemd/random-seed | od -An -tx1"
+)
+
+
+@pytest.fixture(scope="module")
+def copying(labctl: Labctl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labctl]:
+    """labctl with a cache of its own, in which there are images and no templates."""
+    cache = tmp_path_factory.mktemp("cache")
+    labctl.run("image", "prepare", write_lab(labctl.home / "prepared"))
+    (cache / "images").symlink_to(cache_root() / "images")
+    command = replace(labctl, variables={"LABCTL_CACHE_DIR": str(cache)})
+    yield command
+    command.destroy_all()
+
+
+def write_lab(folder: Path, text: str = LAB) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "lab.yaml").write_text(text)
+    return folder
+
+
+def templates(copying: Labctl) -> list[Path]:
+    folder = Path(copying.variables["LABCTL_CACHE_DIR"]) / "templates"
+    return sorted(path for path in folder.glob("*") if not path.name.startswith(".")) if folder.exists() else []
+
+
+def builders() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any("labctl-template:" in word for word in process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def record(copying: Labctl, machine: str) -> Any:
+    import json
+
+    return json.loads((copying.state / "copies/default/engine/machines" / machine / "machine.json").read_text())
+
+
+def wait_for_template(copying: Labctl) -> psutil.Process:
+    deadline = time.monotonic() + 60
+    cache = copying.variables["LABCTL_CACHE_DIR"]
+    while True:
+        for process in builders():
+            if any(cache in word for word in process.cmdline()):
+                return process
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_labctl_that_is_killed_takes_its_half_template_along(copying: Labctl) -> None:
+    lab = write_lab(copying.home / "copies")
+    with copying.start("up", lab) as killed:
+        builder = wait_for_template(copying)
+        time.sleep(2)
+        killed.kill()
+    psutil.wait_procs([builder], timeout=10)
+    assert not builder.is_running()
+    assert templates(copying) == []
+
+
+def test_copies_share_nothing_that_must_differ(copying: Labctl) -> None:
+    lab = copying.home / "copies"
+    copying.run("up", lab)
+    assert len(templates(copying)) == 1, "both have the same image and shape; the third has a disk of its own"
+    assert [record(copying, name)["copied"] for name in ("one", "two", "disk")] == [True, True, False]
+    one, two = (copying.run("exec", lab, name, "--", "sh", "-c", IDENTITY).splitlines() for name in ("one", "two"))
+    assert len(one) == len(two) >= 7
+    assert [a for a, b in zip(one, two, strict=True) if a == b] == []
+    for name in ("one", "two"):
+        assert abs(float(copying.run("exec", lab, name, "--", "date", "+%s.%N")) - time.time()) < 3
+    assert copying.json("verify", lab)["summary"]["PASS"] > 0
+
+
+def test_a_copy_is_a_machine_like_any_other_afterwards(copying: Labctl) -> None:
+    """Its disk is its own, a boot brings its own hardware addresses, and the template is not needed any more."""
+    lab = copying.home / "copies"
+    before = copying.run("exec", lab, "one", "--", "sh", "-c", "echo kept >/root/kept; cat /sys/class/net/eth0/address")
+    for template in templates(copying):
+        for path in template.iterdir():
+            path.unlink()
+        template.rmdir()
+    copying.run("down", lab, "--machine", "one")
+    copying.run("up", lab)
+    assert record(copying, "one")["copied"] is False
+    after = copying.run("exec", lab, "one", "--", "cat", "/sys/class/net/eth0/address", "/root/kept")
+    assert after == before + "kept\n"
+    assert templates(copying) == [], "nothing had to be made anew"
+
+
+@pytest.mark.parametrize("what", ["state", "ram"])
+def test_a_template_that_is_damaged_is_given_up_and_the_machine_boots(copying: Labctl, what: str) -> None:
+    lab = write_lab(copying.home / f"damaged-{what}", LAB.replace("copies", f"damaged-{what}").partition("  two")[0])
+    if not templates(copying):
+        copying.run("up", lab)
+        copying.run("destroy", lab, "--yes")
+    (template,) = templates(copying)
+    with (template / what).open("r+b") as file:
+        file.truncate(1 << 16)
+    copying.run("up", lab)
+    assert templates(copying) == []
+    assert copying.run("exec", lab, "one", "--", "hostname") == "one\n"
+    copying.run("destroy", lab, "--yes")
