@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from labctl.host.folders import runtime_root
 from labctl.plan.model import LabPlan
@@ -16,34 +15,9 @@ from labctl.providers.base import BootImage, Provider
 from labctl.providers.fake.provider import FakeProvider
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.provider import QemuProvider
+from tests.contract.subject import Subject
+from tests.contract.under_vagrant import LibvirtSubject, VirtualBoxSubject
 from tests.support.images import debian
-
-
-class Subject(ABC):
-    """A provider under test. settings: the lab's own settings for it."""
-
-    settings: Mapping[str, Mapping[str, Any]] = {}
-    real = False  # whether there are guests that can be logged in to
-
-    @abstractmethod
-    def provider(self, workdir: Path) -> Provider:
-        """A provider object, as a new labctl process would make it."""
-
-    @abstractmethod
-    def image(self) -> BootImage:
-        """What its machines boot."""
-
-    @abstractmethod
-    def kill(self, provider: Provider, plan: LabPlan, machine: str) -> None:
-        """End a machine behind labctl's back."""
-
-    @abstractmethod
-    def generation(self, provider: Provider, plan: LabPlan, machine: str) -> object:
-        """Something that changes whenever the machine is started."""
-
-    @abstractmethod
-    def traces(self, workdir: Path) -> list[str]:
-        """Whatever of an instance exists on this host."""
 
 
 class FakeSubject(Subject):
@@ -59,7 +33,7 @@ class FakeSubject(Subject):
 
     def generation(self, provider: Provider, plan: LabPlan, machine: str) -> object:
         assert isinstance(provider, FakeProvider)
-        return provider._read()[machine].boots
+        return provider._notes.read()[machine].boots
 
     def traces(self, workdir: Path) -> list[str]:
         return [str(workdir)] if workdir.exists() else []
@@ -98,4 +72,21 @@ class QemuSubject(Subject):
         return found
 
 
-SUBJECTS = {"fake": FakeSubject, "qemu-bridge": lambda: QemuSubject("bridge"), "qemu-hub": lambda: QemuSubject("hub")}
+SUBJECTS = {
+    "fake": FakeSubject,
+    "qemu-bridge": lambda: QemuSubject("bridge"),
+    "qemu-hub": lambda: QemuSubject("hub"),
+    "virtualbox": VirtualBoxSubject,
+    "libvirt": LibvirtSubject,
+}
+# Minutes each, like all tests of the engines under Vagrant.
+_UNDER_VAGRANT = (pytest.mark.engines, pytest.mark.timeout(1800))
+
+
+def all_but(*names: str) -> list[Any]:
+    """The other subjects as pytest's parameters, with the marks that they need."""
+    return [
+        pytest.param(name, marks=_UNDER_VAGRANT if name in ("virtualbox", "libvirt") else ())
+        for name in SUBJECTS
+        if name not in names
+    ]

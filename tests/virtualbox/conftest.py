@@ -12,6 +12,15 @@ from tests.virtualbox import box, tree
 from tests.virtualbox.harness import VirtualBoxHost, virtualbox_host
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Interpreted guests take very long: their tests run where somebody asks for them by their marker."""
+    if "virtualbox_guest" in config.option.markexpr:
+        return
+    slow = [item for item in items if item.get_closest_marker("virtualbox_guest")]
+    items[:] = [item for item in items if item not in slow]
+    config.hook.pytest_deselected(items=slow)
+
+
 @pytest.fixture(scope="session")
 def virtualbox_tree() -> tree.Tree:
     """Debian with VirtualBox 7.2 and Vagrant. Tests that need it are skipped where it cannot be had."""

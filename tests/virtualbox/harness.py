@@ -29,10 +29,18 @@ INSIDE = Path(__file__).with_name("inside")
 _PATH = "/usr/lib/virtualbox:/usr/sbin:/usr/bin:/sbin:/bin"
 _SECONDS = 280.0
 
-# Where a program starts inside: the folder it is called in, if that is seen there.
+# Where a program starts inside: the folder it is called in, if that is seen there. It ends with the one that waits for
+# it outside, so whoever kills that has killed it. Ctrl-C is for the program alone: the one that waits must go on to.
 _WRAPPER = """\
 #!/bin/sh
-exec {enter} /bin/sh -c 'cd "$1" 2>/dev/null || cd /; shift; exec "$@"' sh "$PWD" /usr/bin/env {settings} {program} "$@"
+trap '' INT
+exec {enter} setpriv --pdeathsig KILL /bin/sh -c 'cd "$1" 2>/dev/null || cd /; shift; exec "$@"' sh "$PWD" \\
+  /usr/bin/env --default-signal=INT {settings} {program} "$@"
+"""
+# Programs that talk to guests. One that waits for a guest where there is none is not waited for.
+_GUEST_WRAPPER = """\
+#!/bin/sh
+exec nsenter --target={pid} --net -- {limit}/usr/bin/{name} "$@"
 """
 
 
@@ -71,6 +79,17 @@ class VirtualBoxHost:
         """The start of an argv that runs the rest outside, with the network of the inside."""
         return ["nsenter", f"--target={self.pid}", "--net", "--"]
 
+    def start(self, *argv: str | Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start a program with ``prefix`` and ``environment``, and do not wait for it; its pid is the process's."""
+        return subprocess.Popen(
+            [*self.prefix, *map(str, argv)],
+            env={**os.environ, **self.environment},
+            cwd=cwd or self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
     def runner(self, log: Path | None = None) -> Runner:
         """A runner of labctl's whose ``vagrant`` and ``VBoxManage`` are those inside."""
         return Runner(log, environment=self.environment)
@@ -80,19 +99,15 @@ class VirtualBoxHost:
 
         Standard error goes in between standard output; code None takes any status.
         """
-        done = subprocess.run(
-            [*self.prefix, *map(str, argv)],
-            env={**os.environ, **self.environment},
-            cwd=cwd or self.home,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_SECONDS,
-            check=False,
-        )
-        said = done.stdout.decode(errors="replace")
-        assert code is None or done.returncode == code, (
-            f"{shlex.join(map(str, argv))}: {done.returncode}\n{said[-6000:]}"
+        with self.start(*argv, cwd=cwd) as process:
+            try:
+                out, _ = process.communicate(timeout=_SECONDS)
+            except BaseException:
+                process.kill()
+                raise
+        said = out.decode(errors="replace")
+        assert code is None or process.returncode == code, (
+            f"{shlex.join(map(str, argv))}: {process.returncode}\n{said[-6000:]}"
         )
         return said
 
@@ -150,7 +165,13 @@ def _holder(argv: Sequence[str]) -> Iterator[int]:
 def _write_wrappers(host: VirtualBoxHost) -> None:
     enter = f"nsenter --target={host.pid} --mount --net --pid --ipc --uts --"
     settings = shlex.join([f"HOME={host.home}", f"PATH={_PATH}", "TMPDIR=/tmp", "LC_ALL=C.UTF-8"])
-    for name in ("vagrant", "VBoxManage"):
+    limit = "" if host.guests else "timeout 1 "
+    wrappers = {
+        name: _WRAPPER.format(enter=enter, settings=settings, program=f"/usr/bin/{name}")
+        for name in ("vagrant", "VBoxManage")
+    }
+    wrappers |= {name: _GUEST_WRAPPER.format(pid=host.pid, limit=limit, name=name) for name in ("ssh", "ssh-keyscan")}
+    for name, text in wrappers.items():
         wrapper = host.home / ".bin" / name
-        wrapper.write_text(_WRAPPER.format(enter=enter, settings=settings, program=f"/usr/bin/{name}"))
+        wrapper.write_text(text)
         wrapper.chmod(0o755)

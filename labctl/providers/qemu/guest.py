@@ -89,7 +89,7 @@ def configure(session: Agent, name: str, personality: Personality, *, first: str
 def rebirth(macs: Sequence[tuple[str, str]]) -> str:
     """What tells a copy of a template apart from the others, before it is told who it is: shell text for right now.
 
-    Its clock stands at the template's moment; its NICs have the template's MACs. ``macs``: pairs of that and its own. Its
+    Its clock stands at the template's moment; its NICs have the template's MACs. macs: pairs of that and its own. Its
     kernel would go on with the template's random numbers: it gets others from this host, and is told to use them at
     once (RNDRESEEDCRNG of random(4)), because not every kernel heeds the virtual machine's generation ID.
     """

@@ -51,8 +51,8 @@ _SETTLE = """\
 tries=600
 until [ -s /run/sshd.pid ] || [ "$tries" = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
 timeout 60 systemctl is-system-running --wait
-for program in 'ip -batch /dev/null' 'perl -e 0' 'tar --version' 'nft --version' 'python3 -IS -c 0' 'date' 'ln --version' \\
-  'install --version' 'sleep 0' 'chown --version' 'rm --version' 'cat /dev/null'; do
+for program in 'ip -batch /dev/null' 'perl -e 0' 'tar --version' 'nft --version' 'python3 -IS -c 0' 'date' \\
+  'ln --version' 'install --version' 'sleep 0' 'chown --version' 'rm --version' 'cat /dev/null'; do
   $program
 done >/dev/null 2>&1
 sync
