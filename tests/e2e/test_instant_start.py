@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -61,16 +62,14 @@ def templates(copying: Labctl) -> list[Path]:
 
 
 def builders() -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any("labctl-template:" in word for word in process.info["cmdline"] or []):
-            found.append(process)
-    return found
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any("labctl-template:" in word for word in process.info["cmdline"] or [])
+    ]
 
 
 def record(copying: Labctl, machine: str) -> Any:
-    import json
-
     return json.loads((copying.state / "copies/default/engine/machines" / machine / "machine.json").read_text())
 
 

@@ -7,10 +7,11 @@ Reference: https://developer.hashicorp.com/vagrant/docs/cli/machine-readable
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import vagrant
 
@@ -49,10 +50,20 @@ class Said:
 class Vagrant(vagrant.Vagrant):
     """``vagrant`` in one project folder. Every program it starts is logged, timed and started by our runner."""
 
-    def __init__(self, root: Path, runner: Runner, *, lab_root: Path | None = None) -> None:
-        """root: the folder with the Vagrantfile. lab_root: the folder that the lab's files are uploaded from."""
+    def __init__(
+        self,
+        root: Path,
+        runner: Runner,
+        *,
+        lab_root: Path | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """root: the folder with the Vagrantfile. lab_root: the folder that the lab's files are uploaded from.
+
+        variables: of the environment, which the Vagrantfile reads.
+        """
         super().__init__(root=str(root))  # type: ignore[no-untyped-call] # the library has no types
-        environment = {**runner.environment, **_ENVIRONMENT}
+        environment = {**runner.environment, **_ENVIRONMENT, **variables}
         if lab_root is not None:
             environment["LABCTL_LAB_ROOT"] = str(lab_root)
         self._runner = Runner(runner.log, runner.dry_run, environment)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.agent import GuestAgent
-from labctl.providers.base import Capabilities, Checkpoints, Observed
+from labctl.providers.base import BootImage, Capabilities, Checkpoints, Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ class Engine(ABC):
     @abstractmethod
     def prepare(self, plan: LabPlan) -> None:
         """Make what must be there before Vagrant starts machines."""
+
+    def variables(self, images: Collection[BootImage]) -> Mapping[str, str]:
+        """What the Vagrantfile asks the environment for, besides what is the same for every engine."""
+        _ = images
+        return {}
 
     @abstractmethod
     def observe(self, plan: LabPlan, known: Names) -> Observed:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ClassVar
 
 from labctl.errors import LabctlError
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.agent import GuestAgent
-from labctl.providers.base import MANAGEMENT, Capabilities, Checkpoints, MachineStatus, Observed, ObservedNic
+from labctl.providers.base import MANAGEMENT, BootImage, Capabilities, Checkpoints, MachineStatus, Observed, ObservedNic
+from labctl.providers.qemu.accelerator import accelerator
 from labctl.providers.vagrant import networks
 from labctl.providers.vagrant.engine import Engine, Names
 from labctl.providers.vagrant.libvirt_checkpoints import LibvirtCheckpoints
@@ -57,6 +58,12 @@ class Libvirt(Engine):
         )
         for network in plan.networks:
             self._virsh.define_network(networks.wire(network))
+
+    def variables(self, images: Collection[BootImage]) -> Mapping[str, str]:
+        """KVM only where it was shown to run a guest; a box has its kernel beside it in the image store."""
+        beside = (image.disk.with_name("kernel") for image in images)
+        found = accelerator(next((kernel for kernel in beside if kernel.exists()), None))
+        return {"LABCTL_LIBVIRT_DRIVER": "kvm" if found.name == "kvm" else "qemu"}
 
     def observe(self, plan: LabPlan, known: Names) -> Observed:
         planned = self.names(plan)

@@ -93,14 +93,17 @@ class VagrantProvider(Provider):
         self._write(job)
         self._engine.prepare(plan)
         stop = Stop()
-        vagrant = Vagrant(self._project, self._runner, lab_root=job.root)
+        variables = self._engine.variables(job.images.values())
+        vagrant = Vagrant(self._project, self._runner, lab_root=job.root, variables=variables)
 
-        # The first machine brings the box in, and two at once would both try to: the others wait for that.
-        box_is_there = threading.Event()
-        pioneer = plan.waves[0][0] if plan.waves else ""
+        # The first machine of a box brings it in, and two at once would both try to: the others wait for that.
+        boxes = {name: _box(job, name) for wave in plan.waves for name in wave}
+        pioneers = {box: name for name, box in reversed(boxes.items())}
+        there = {box: threading.Event() for box in pioneers}
 
         def lift(name: str) -> None:
-            while name != pioneer and not box_is_there.wait(0.2):
+            box_is_there = there[boxes[name]]
+            while name != pioneers[boxes[name]] and not box_is_there.wait(0.2):
                 stop.check()
             try:
                 self._lift(job, vagrant, name, stop, box_is_there)
@@ -385,6 +388,11 @@ class VagrantProvider(Provider):
         for name in names:
             if (control := self._control(name)).exists():
                 disconnect(control, self._runner)
+
+
+def _box(job: Job, name: str) -> str:
+    """What tells a machine's box from others."""
+    return job.images[name].digest if name in job.images else job.plan.machine(name).image
 
 
 class LibvirtProvider(VagrantProvider):

@@ -155,7 +155,7 @@ def _render(plan: LabPlan, images: Mapping[str, BootImage], engine: Engine) -> M
         files[own.file] = own.xml
         lab |= {
             "uri": networks.SYSTEM_URI,
-            "driver": plan.settings.get("libvirt", {}).get("driver", "kvm"),
+            "driver": plan.settings.get("libvirt", {}).get("driver"),
             "prefix": _full_name(plan, ""),
             "management": own,
             "networks": (own.name, *(network.wire for network in plan.networks)),

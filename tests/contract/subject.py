@@ -1,0 +1,50 @@
+"""What the contract suite knows of a provider under test."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from labctl.plan.model import LabPlan
+from labctl.providers.base import BootImage, Provider
+
+
+class Subject(ABC):
+    """A provider under test. settings: the lab's own settings for it."""
+
+    settings: Mapping[str, Mapping[str, Any]] = {}
+    own_steps = True  # whether labctl runs provisioning steps itself, and not a program under it
+    real = False  # whether there are guests that can be logged in to
+
+    @contextmanager
+    def furnished(self, home: Path) -> Iterator[None]:
+        """Give the engine what it needs for as long as its labs are there; skip where that cannot be had."""
+        _ = home
+        yield
+
+    def plan(self, plan: LabPlan) -> LabPlan:
+        """A plan as labctl makes it for this engine, from one that was made for any."""
+        return plan
+
+    @abstractmethod
+    def provider(self, workdir: Path) -> Provider:
+        """A provider object, as a new labctl process would make it."""
+
+    @abstractmethod
+    def image(self) -> BootImage:
+        """What its machines boot."""
+
+    @abstractmethod
+    def kill(self, provider: Provider, plan: LabPlan, machine: str) -> None:
+        """End a machine behind labctl's back."""
+
+    @abstractmethod
+    def generation(self, provider: Provider, plan: LabPlan, machine: str) -> object:
+        """Something that changes whenever the machine is started."""
+
+    @abstractmethod
+    def traces(self, workdir: Path) -> list[str]:
+        """Whatever of an instance exists on this host."""

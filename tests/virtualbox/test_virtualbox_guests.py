@@ -1,0 +1,121 @@
+"""Guests that answer, in a real VirtualBox: from ``labctl up`` to a memory that comes back.
+
+No hardware virtualisation and no driver: every instruction of the guests is interpreted, so this takes many minutes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labctl.providers.vagrant.vboxmanage import VBoxManage
+from labctl.verify.model import Verdict
+from tests.virtualbox.driven import Driven, traces, wait_for
+from tests.virtualbox.guest_box import guest_box
+from tests.virtualbox.harness import VirtualBoxHost, virtualbox_host
+from tests.virtualbox.tree import Tree
+
+pytestmark = [pytest.mark.e2e, pytest.mark.virtualbox_guest, pytest.mark.timeout(3000)]
+
+BOX = "labctl-tests/guest"
+SPEC = f"""\
+version: 1
+name: talk
+defaults: {{image: {BOX}, memory: 192 MiB}}
+networks: {{lan: {{subnet: 10.96.0.0/24}}}}
+machines:
+  one:
+    networks: {{lan: 10.96.0.10}}
+    provision: [{{shell: echo provisioned >/root/note}}]
+  two: {{networks: {{lan: 10.96.0.20}}}}
+"""
+UP_SECONDS = 2400.0
+
+
+@pytest.fixture(scope="module")
+def place(virtualbox_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualBoxHost]:
+    """The place, with guests, and with the box in it."""
+    box = guest_box(virtualbox_tree)
+    home = tmp_path_factory.mktemp("guests")
+    with virtualbox_host(virtualbox_tree, home, shared=[box.parent], guests=True) as host:
+        host.run("vagrant", "box", "add", "--name", BOX, box)
+        yield host
+
+
+@pytest.fixture
+def _here(place: VirtualBoxHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def lab(place: VirtualBoxHost) -> Driven:
+    """The lab after ``labctl up``."""
+    folder = place.home / "talk"
+    folder.mkdir()
+    (folder / "lab.yaml").write_text(SPEC)
+    made = Driven(place, folder, "talk")
+    with made.start("up", "--provider", "virtualbox") as process:
+        out, _ = process.communicate(timeout=UP_SECONDS)
+    logs = "".join(path.read_text()[-3000:] for path in (place.home / "state").rglob("vagrant-*.log"))
+    assert process.returncode == 0, out.decode() + logs
+    return made
+
+
+def run(lab: Driven, machine: str, *argv: str, code: int | None = 0) -> str:
+    return lab.host.labctl("exec", lab.folder, machine, "--", *argv, code=code)
+
+
+def test_guests_have_their_names_and_what_was_provisioned(lab: Driven) -> None:
+    assert [run(lab, name, "hostname") for name in ("one", "two")] == ["one\n", "two\n"]
+    assert run(lab, "one", "cat", "/root/note") == "provisioned\n"
+
+
+@pytest.mark.usefixtures("_here")
+def test_guests_have_their_addresses_on_the_nics_that_the_plan_says(lab: Driven) -> None:
+    for name in ("one", "two"):
+        (interface,) = lab.plan.machine(name).interfaces
+        lines = run(lab, name, "sh", "-c", "ip -brief link; ip -brief -4 address").splitlines()
+        (device,) = [line.split()[0] for line in lines if interface.mac in line]
+        (addresses,) = [line.split()[2:] for line in lines if line.startswith(device) and interface.mac not in line]
+        assert addresses == [str(interface.address)]
+
+
+def test_guests_meet_on_their_wire_and_not_beside_it(lab: Driven) -> None:
+    """With the cable of the wire out they do not meet: no other path leads from one to the other."""
+    ping = ("ping", "-c", "1", "-W", "20", "10.96.0.20")
+    assert " 0% packet loss" in run(lab, "one", *ping)
+    lab.manage("controlvm", lab.full_name("two"), "setlinkstate2", "off")
+    assert "100% packet loss" in run(lab, "one", *ping, code=1)
+    lab.manage("controlvm", lab.full_name("two"), "setlinkstate2", "on")
+    assert " 0% packet loss" in run(lab, "one", *ping)
+
+
+def test_the_hosts_side_of_verify_finds_nothing(lab: Driven, _here: None) -> None:
+    assert [finding for finding in lab.findings() if finding.verdict is not Verdict.PASS] == []
+
+
+def test_a_live_snapshot_brings_the_old_memory_back(lab: Driven) -> None:
+    manage = VBoxManage(lab.host.runner(Path(lab.host.home / "commands.log")))
+    uuid = lab.fact("one", "UUID")
+    run(lab, "one", "sh", "-c", "echo before >/dev/shm/memory")
+    kept = manage.snapshot_take(uuid, "kept", live=True)
+    run(lab, "one", "sh", "-c", "echo after >/dev/shm/memory")
+    manage.poweroff(uuid)
+    manage.snapshot_restore(uuid, kept.uuid)
+    manage.start(uuid)
+    wait_for(lambda: answers(lab, "one"), 300)
+    assert run(lab, "one", "cat", "/dev/shm/memory") == "before\n"
+    manage.snapshot_delete(uuid, kept.uuid)
+
+
+def answers(lab: Driven, machine: str) -> bool:
+    return re.search(r"^alive$", run(lab, machine, "echo", "alive", code=None), re.MULTILINE) is not None
+
+
+def test_destroy_leaves_nothing(lab: Driven) -> None:
+    lab.labctl("destroy", "--yes")
+    assert traces(lab.host, "talk") == []
