@@ -1,5 +1,5 @@
 # The two commands of the README are `make demo` and `make test`; each starts with `make setup`.
-.PHONY: help setup demo test test-engines lint format bench clean
+.PHONY: help setup demo test test-engines test-virtualbox-guest lint format bench clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -40,6 +40,9 @@ test: setup  ## every check and test, on real virtual machines
 
 test-engines: setup  ## labs on VirtualBox and libvirt through Vagrant, and boxes; minutes each
 	@$(BIN)/pytest --durations 20 -m engines
+
+test-virtualbox-guest: setup  ## a lab of real guests in a real VirtualBox without hardware virtualisation; a quarter of an hour
+	@$(BIN)/pytest --durations 10 -m virtualbox_guest tests/virtualbox
 
 bench: setup  ## measure, as ratios side by side in one run
 	@$(BIN)/python -m tests.bench

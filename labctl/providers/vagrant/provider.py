@@ -302,7 +302,7 @@ class VagrantProvider(Provider):
         result = self._runner.run(argv, check=False, timeout=2 * _KEYSCAN_SECONDS, changes=False)
         keys = [line.split()[1:3] for line in result.text.splitlines() if not line.startswith("#")]
         if not keys or len(keys[0]) != 2:
-            self.listener(Event("warning", "login", name, "no SSH server answers; labctl exec works over the agent"))
+            self.listener(Event("warning", "login", name, "no SSH server answers"))
             return
         write_atomic(self._pinned(name), " ".join(keys[0]) + "\n", mode=0o600)
 
