@@ -20,6 +20,7 @@ from labctl.providers.qemu.agent import Agent, agent
 from labctl.providers.qemu.bridge import port_of
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.record import MachineRecord
+from labctl.providers.qemu.start import Starter
 from labctl.providers.qemu.wires import Wires
 from labctl.providers.workers import Stop
 
@@ -110,9 +111,8 @@ class Lift:
             self.stop.check()
             # Configured again after every boot: whatever root did in there, the machine starts as planned.
             record = replace(record, personality="", complete=False)
-            record = vm.start(
-                self.layout, self.wires, self.job.plan, machine, record, self.accelerator, runner=self.runner
-            )
+            starter = Starter(self.layout, self.wires, self.job.plan, self.accelerator, self.runner)
+            record = starter.start(machine, record)
         else:
             vm.go_on(self.layout, record)
         if (

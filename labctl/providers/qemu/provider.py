@@ -23,6 +23,7 @@ from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.lift import Lift
 from labctl.providers.qemu.observation import observe
 from labctl.providers.qemu.qmp import monitor
+from labctl.providers.qemu.start import Starter
 from labctl.providers.qemu.wires import Wires
 from labctl.providers.workers import Stop, each, in_waves, raise_failures
 
@@ -140,9 +141,9 @@ class QemuProvider(Provider):
             self._wires(kind).prepare(plan)
 
         def start(record: records.MachineRecord) -> records.MachineRecord:
-            name, how = accelerator(record.boot_image.kernel).name, self._wires(kind)
-            machine = plan.machine(record.name)
-            return vm.start(self._layout, how, plan, machine, record, name, runner=self._runner, still=True)
+            name = accelerator(record.boot_image.kernel).name
+            starter = Starter(self._layout, self._wires(kind), plan, name, self._runner)
+            return starter.start_still(plan.machine(record.name), record)
 
         return QemuCheckpoints(self._layout, plan, self._runner, prepare=prepare, start=start)
 

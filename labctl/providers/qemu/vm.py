@@ -1,10 +1,9 @@
-"""The QEMU process of a machine: start it once, find it again, stop it."""
+"""The QEMU process of a machine: find it again, let it go on, stop it."""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,22 +11,17 @@ from pathlib import Path
 
 from labctl.errors import GuestError, LabctlError, ProviderError
 from labctl.host import ports
-from labctl.host.files import write_atomic
 from labctl.host.processes import ProcessId, marked
-from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu import way_in
 from labctl.providers.qemu.agent import agent
-from labctl.providers.qemu.argv import Ram, Seat, machine_argv
 from labctl.providers.qemu.layout import Layout, MachineFiles
-from labctl.providers.qemu.qmp import Monitor, monitor
+from labctl.providers.qemu.qmp import monitor
 from labctl.providers.qemu.record import MachineRecord
-from labctl.providers.qemu.template import Template, load
 from labctl.providers.qemu.wires import Wires
 
-_START_SECONDS = 15.0
-_PORT_TRIES = 8
+PORT_TRIES = 8
 _AGENT_SECONDS = 2.0
 _SHUTDOWN_SECONDS = 30.0
 _BUTTON_SECONDS = 8.0
@@ -61,75 +55,6 @@ def find(layout: Layout, record: MachineRecord | None) -> ProcessId | None:
     return next((process for name, process in processes(layout) if name == record.name), None)
 
 
-def start(
-    layout: Layout,
-    wires: Wires,
-    plan: LabPlan,
-    machine: MachinePlan,
-    record: MachineRecord,
-    accelerator: str,
-    *,
-    runner: Runner,
-    still: bool = False,
-) -> MachineRecord:
-    """Start a machine that does not run. The intent is noted first, the process second.
-
-    still: with an empty memory, for a snapshot to be loaded; it does not move until ``go_on``. Otherwise one whose disk
-    is a template's begins as a copy of that, where it works, and its guest has to be told who it is. Raises
-    ProviderError with QEMU's own words where it does not start.
-    """
-    if record.template and not still:
-        template = Template(record.template)
-        begun = (
-            _start(layout, wires, plan, machine, record, accelerator, template, False, runner)
-            if template.there()
-            else None
-        )
-        if begun is not None:
-            return begun
-        # Its disk is that of a guest that lost power, which boots as well.
-        record = replace(record, template="")
-    begun = _start(layout, wires, plan, machine, replace(record, copied=False), accelerator, None, still, runner)
-    if begun is not None:
-        return begun
-    log = layout.machine(machine.name).log
-    raise ProviderError(f"{machine.name} does not start", details=tail(log), hint=f"QEMU's whole log: {log}")
-
-
-def _start(
-    layout: Layout,
-    wires: Wires,
-    plan: LabPlan,
-    machine: MachinePlan,
-    record: MachineRecord,
-    accelerator: str,
-    template: Template | None,
-    still: bool,
-    runner: Runner,
-) -> MachineRecord | None:
-    """Start a process on a free port, as a copy of a template or with a boot; None where it does not start."""
-    files = layout.machine(machine.name)
-    hardware = hardware_digest(plan, machine, wires)
-    tries = ports.candidates(int(machine.uuid.replace("-", "")[:8], 16))
-    if record.port and ports.is_free(record.port):
-        tries = _first(record.port, tries)
-    for _, port in zip(range(_PORT_TRIES), tries, strict=False):
-        record = records.write(
-            layout, replace(record, wanted="running", pid=None, started=None, hardware=hardware, port=port)
-        )
-        ram = Ram(template.ram, shared=False) if template else None
-        process = _spawn(layout, wires, plan, machine, record, accelerator, ram, still, runner)
-        begun = _answers(process, files) and (template is None or _loaded(process, files, template))
-        found = ProcessId.of(process.pid) if begun else None
-        if found is not None:
-            return _go(layout, record, found, copied=template is not None)
-        if "host forwarding rule" not in tail(files.log):  # else somebody has taken the port meanwhile: the next one
-            if template is not None:
-                template.drop()
-            break
-    return None
-
-
 def open_way_in(layout: Layout, plan: LabPlan, record: MachineRecord) -> MachineRecord:
     """Join a machine's management NIC to the way in again, on another port where its own was taken meanwhile.
 
@@ -138,8 +63,8 @@ def open_way_in(layout: Layout, plan: LabPlan, record: MachineRecord) -> Machine
     with monitor(layout.machine(record.name).monitor) as session:
         if way_in.joined(session):
             return record
-        tries = _first(record.port, ports.candidates(record.port))
-        for _, port in zip(range(_PORT_TRIES), tries, strict=False):
+        tries = first(record.port, ports.candidates(record.port))
+        for _, port in zip(range(PORT_TRIES), tries, strict=False):
             try:
                 way_in.join(session, plan.management, port)
             except ProviderError as error:
@@ -150,22 +75,12 @@ def open_way_in(layout: Layout, plan: LabPlan, record: MachineRecord) -> Machine
     raise ProviderError(f"{record.name} cannot be opened: no loopback port is free")
 
 
-def _go(layout: Layout, record: MachineRecord, process: ProcessId, *, copied: bool) -> MachineRecord:
-    """Note a process that was started; a copy moves only now, so that what is noted is never behind what it did."""
-    if not copied:
-        return records.write(layout, _noted(record, process))
-    record = records.write(layout, _noted(replace(record, template="", copied=True), process))
-    with monitor(layout.machine(record.name).monitor) as session:
-        session.execute("cont")
-    return record
-
-
 def stop(
     layout: Layout, record: MachineRecord, *, graceful: bool, cancelled: Callable[[], bool] = lambda: False
 ) -> MachineRecord:
     """Stop a machine: ask its guest, then press its power button, then end its process."""
     process = find(layout, record)
-    record = records.write(layout, _noted(replace(record, wanted="stopped"), process))
+    record = records.write(layout, noted(replace(record, wanted="stopped"), process))
     files = layout.machine(record.name)
     if process is not None:
         if graceful and not cancelled():
@@ -173,7 +88,7 @@ def stop(
         process.stop(grace=5)  # QEMU ends cleanly on SIGTERM: it flushes and closes the disk
     for socket in (files.monitor, files.agent, files.console, files.pid):
         socket.unlink(missing_ok=True)
-    return records.write(layout, _noted(record, None))
+    return records.write(layout, noted(record, None))
 
 
 def hardware_digest(plan: LabPlan, machine: MachinePlan, wires: Wires) -> str:
@@ -199,57 +114,6 @@ def tail(path: Path, *, lines: int = 8) -> str:
     return "\n".join(printable.strip().splitlines()[-lines:])
 
 
-def _spawn(
-    layout: Layout,
-    wires: Wires,
-    plan: LabPlan,
-    machine: MachinePlan,
-    record: MachineRecord,
-    accelerator: str,
-    ram: Ram | None,
-    still: bool,
-    runner: Runner,
-) -> subprocess.Popen[bytes]:
-    files = layout.machine(machine.name)
-    ends = wires.attach(plan, machine)
-    try:
-        seat = Seat(accelerator, record.port, files, ends.netdevs, layout.process_mark(machine.name), ram, still)
-        argv = machine_argv(plan, machine, record.boot_image, seat)
-        write_atomic(files.log, b"")  # one log per start: its last words must be about this process
-        return runner.spawn(argv, output=files.log, pass_fds=ends.fds)
-    finally:
-        for fd in ends.fds:
-            os.close(fd)
-
-
-def _answers(process: subprocess.Popen[bytes], files: MachineFiles) -> bool:
-    """Wait until QEMU has set everything up, which its monitor's answer shows, or has ended."""
-    deadline = time.monotonic() + _START_SECONDS
-    while process.poll() is None:
-        try:
-            Monitor(files.monitor).close()
-        except ProviderError:
-            if time.monotonic() > deadline:
-                process.kill()
-                process.wait()
-            time.sleep(0.01)
-        else:
-            return True
-    return False
-
-
-def _loaded(process: subprocess.Popen[bytes], files: MachineFiles, template: Template) -> bool:
-    """Give a process the state of its template; it is ended where it does not take it."""
-    try:
-        with template.state.open("rb") as state, monitor(files.monitor) as session:
-            load(session, state.fileno())
-    except (ProviderError, OSError):
-        process.kill()
-        process.wait()
-        return False
-    return True
-
-
 def _shut_down(files: MachineFiles, process: ProcessId, cancelled: Callable[[], bool]) -> None:
     seconds = _SHUTDOWN_SECONDS
     try:
@@ -267,10 +131,12 @@ def _shut_down(files: MachineFiles, process: ProcessId, cancelled: Callable[[], 
         time.sleep(0.05)
 
 
-def _noted(record: MachineRecord, process: ProcessId | None) -> MachineRecord:
+def noted(record: MachineRecord, process: ProcessId | None) -> MachineRecord:
+    """The record with this process in it, or with none."""
     return replace(record, pid=process.pid if process else None, started=process.started if process else None)
 
 
-def _first(port: int, others: Iterator[int]) -> Iterator[int]:
+def first(port: int, others: Iterator[int]) -> Iterator[int]:
+    """A port, then others."""
     yield port
     yield from others

@@ -144,23 +144,3 @@ def _texts(message: str, machine: str) -> Iterator[str]:
 
 def _unescaped(field: str) -> str:
     return field.replace("%!(VAGRANT_COMMA)", ",").replace("\\n", "\n").replace("\\r", "\r")
-
-
-def is_known(folder: Path, machine: str, engine: str) -> bool:
-    """Whether Vagrant has a note of this machine in its project folder."""
-    return (_note(folder, machine, engine) / "id").exists()
-
-
-def noted_id(folder: Path, machine: str, engine: str) -> str:
-    """The engine's UUID of a machine as Vagrant noted it, ``""`` where it has not. It may have another name still."""
-    path = _note(folder, machine, engine) / "id"
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
-
-
-def identity(folder: Path, machine: str, engine: str) -> Path:
-    """The private key that Vagrant made for a machine when it first logged in."""
-    return _note(folder, machine, engine) / "private_key"
-
-
-def _note(folder: Path, machine: str, engine: str) -> Path:
-    return folder / ".vagrant" / "machines" / machine / engine

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from labctl.errors import GuestError, LabctlError, ProviderError, StateError
+from labctl.errors import GuestError, LabctlError, ProviderError
 from labctl.events import Event, Listener, ignore
-from labctl.host.files import append, private_folder, remove_tree, write_atomic, write_json
+from labctl.host.files import append, private_folder, remove_tree, write_atomic
 from labctl.host.folders import runtime_root
 from labctl.host.runner import Runner
 from labctl.plan.diff import Action
@@ -34,9 +33,10 @@ from labctl.providers.base import (
     SealedError,
 )
 from labctl.providers.ssh import disconnect, run_as_root
-from labctl.providers.vagrant.command import Vagrant, identity, is_known, noted_id
-from labctl.providers.vagrant.engine import Engine, Names
+from labctl.providers.vagrant.command import Vagrant
+from labctl.providers.vagrant.engine import Engine
 from labctl.providers.vagrant.libvirt import Libvirt
+from labctl.providers.vagrant.notes import Notes
 from labctl.providers.vagrant.render import render_libvirt, render_virtualbox
 from labctl.providers.vagrant.virtualbox import VirtualBox
 from labctl.providers.workers import Stop, each, in_waves, raise_failures
@@ -53,14 +53,6 @@ _MAKES_MACHINE = "Creating domain"  # what vagrant-libvirt says once it has the 
 _CONFIGURE = ("provision", "--provision-with", "machine")
 
 
-@dataclass(frozen=True, slots=True)
-class _Note:
-    """What is known of a machine between two commands. complete: everything of the plan is in it."""
-
-    user: str = "vagrant"
-    complete: bool = False
-
-
 class VagrantProvider(Provider):
     """Runs a plan through Vagrant. Subclasses name the engine and render for it."""
 
@@ -74,7 +66,7 @@ class VagrantProvider(Provider):
                 listener(event)
 
         super().__init__(workdir, serial)
-        self._project = workdir / "project"
+        self._notes = Notes(workdir, self.name)
 
     @classmethod
     def capabilities(cls, plan: LabPlan | None = None) -> Capabilities:
@@ -84,9 +76,9 @@ class VagrantProvider(Provider):
     def up(self, job: Job) -> None:
         plan, names = job.plan, self._engine.names(job.plan)
         private_folder(self.workdir)
-        self._note(names)
+        self._notes.announce(names)
         goes = {name for name, action in job.actions.items() if action in ("remove", "replace")}
-        known = self._known()
+        known = self._notes.names()
         self._engine.remove({name: known.machines[name] for name in sorted(goes) if name in known.machines})
         for name in sorted(goes):
             self._forget(name)
@@ -94,7 +86,7 @@ class VagrantProvider(Provider):
         self._engine.prepare(plan)
         stop = Stop()
         variables = self._engine.variables(job.images.values())
-        vagrant = Vagrant(self._project, self._runner, lab_root=job.root, variables=variables)
+        vagrant = Vagrant(self._notes.project, self._runner, lab_root=job.root, variables=variables)
 
         # The first machine of a box brings it in, and two at once would both try to: the others wait for that.
         boxes = {name: _box(job, name) for wave in plan.waves for name in wave}
@@ -117,7 +109,7 @@ class VagrantProvider(Provider):
     def down(self, plan: LabPlan, machines: Sequence[str]) -> None:
         stop = Stop()
         states = {status.name: status.state for status in self.observe(plan).machines}
-        vagrant = Vagrant(self._project, self._runner)
+        vagrant = Vagrant(self._notes.project, self._runner)
         failures: dict[str, LabctlError] = {}
 
         def halt(name: str) -> None:
@@ -136,21 +128,21 @@ class VagrantProvider(Provider):
         raise_failures(failures, len(machines))
 
     def destroy(self) -> None:
-        known = self._known()
+        known = self._notes.names()
         self._disconnect(list(known.machines))
         self._engine.remove(known.machines)
         self._engine.remove_networks(known.networks)
         remove_tree(self.workdir)
 
     def observe(self, plan: LabPlan) -> Observed:
-        return self._engine.observe(plan, self._known())
+        return self._engine.observe(plan, self._notes.names())
 
     def endpoint(self, plan: LabPlan, machine: str) -> Endpoint:
         wanted = plan.machine(machine)
         found = self._engine.address(plan, wanted.name)
         if found is not None and not self._engine.joined(plan, wanted.name):
             raise SealedError(f"{machine} is sealed", hint="labctl exec may work; labctl unseal opens the lab.")
-        pinned = self._pinned(machine)
+        pinned = self._notes.host_key(machine)
         if found is None or not pinned.exists():
             raise ProviderError(
                 f"{machine} cannot be reached", hint="labctl up starts it; labctl status shows what runs."
@@ -161,7 +153,7 @@ class VagrantProvider(Provider):
         line = f"{place} {pinned.read_text(encoding='utf-8').strip()}\n"
         if not known_hosts.exists() or known_hosts.read_text(encoding="utf-8") != line:
             write_atomic(known_hosts, line, mode=0o600)
-        return Endpoint(host, port, self._user(machine), identity(self._project, machine, self.name), known_hosts)
+        return Endpoint(host, port, self._notes.machine(machine).user, self._notes.identity(machine), known_hosts)
 
     def execute(
         self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
@@ -191,7 +183,7 @@ class VagrantProvider(Provider):
         return self._engine.checkpoints(plan, self._lost)
 
     def logs(self, plan: LabPlan, machine: str) -> tuple[Path, ...]:
-        path = self._log(plan.machine(machine).name)
+        path = self._notes.log(plan.machine(machine).name)
         return (path,) if path.exists() else ()
 
     def _render(self, plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
@@ -209,8 +201,8 @@ class VagrantProvider(Provider):
     def _lift(self, job: Job, vagrant: Vagrant, name: str, stop: Stop, box_is_there: threading.Event) -> None:
         """Bring one machine up; ``box_is_there`` is set as soon as it is made. Raises ProviderError."""
         stop.check()
-        action, note, state = job.actions.get(name, "keep"), self._read(name), self._state(job.plan, name)
-        if state not in ("absent", "running", "paused") and not is_known(self._project, name, self.name):
+        action, note, state = job.actions.get(name, "keep"), self._notes.machine(name), self._state(job.plan, name)
+        if state not in ("absent", "running", "paused") and not self._notes.made(name):
             # made by a Vagrant that was killed before it could note it, or by one whose notes are gone
             self._engine.remove({name: self._engine.names(job.plan).machines[name]})
             state = "absent"
@@ -224,7 +216,7 @@ class VagrantProvider(Provider):
         image = job.images.get(name)
         note = replace(note, user=image.user if image is not None else note.user)
         verb = self._verb(action, state, note.complete)
-        self._keep(name, replace(note, complete=False))
+        self._notes.keep(name, replace(note, complete=False))
         step = "provision" if verb[0] == "provision" else "boot"
         began = time.monotonic()
         self.listener(Event("started", step, name))
@@ -235,7 +227,7 @@ class VagrantProvider(Provider):
 
         self._carry_out(vagrant, name, verb, step, stop, seconds=_UP_SECONDS, heard=heard)
         self._pin(job.plan, name)
-        self._keep(name, replace(note, complete=True))
+        self._notes.keep(name, replace(note, complete=True))
         self.listener(Event("done", step, name, seconds=time.monotonic() - began))
 
     def _verb(self, action: Action, state: MachineState, complete: bool) -> tuple[str, ...]:
@@ -274,7 +266,7 @@ class VagrantProvider(Provider):
         seconds: float,
         heard: Callable[[str], None] = lambda _: None,
     ) -> None:
-        log = self._log(name)
+        log = self._notes.log(name)
         append(log, f"==> {time.strftime('%Y-%m-%dT%H:%M:%S')} vagrant {shlex.join(verb)}\n".encode())
 
         def said(line: str) -> None:
@@ -288,14 +280,14 @@ class VagrantProvider(Provider):
     def _write(self, job: Job) -> None:
         """The project folder as rendered; Vagrant's own notes in it stay."""
         files = self._render(job.plan, job.images)
-        remove_tree(self._project / "provision")
+        remove_tree(self._notes.project / "provision")
         for name, text in files.items():
-            write_atomic(self._project / name, text)
+            write_atomic(self._notes.project / name, text)
 
     def _pin(self, plan: LabPlan, name: str) -> None:
         """Note the guest's SSH host key, so that every later login is to the same guest."""
         found = self._engine.address(plan, name)
-        if found is None or self._pinned(name).exists():
+        if found is None or self._notes.host_key(name).exists():
             return
         host, port = found
         argv = ["ssh-keyscan", "-T", str(_KEYSCAN_SECONDS), "-t", "ed25519", "-p", str(port), host]
@@ -304,7 +296,7 @@ class VagrantProvider(Provider):
         if not keys or len(keys[0]) != 2:
             self.listener(Event("warning", "login", name, "no SSH server answers"))
             return
-        write_atomic(self._pinned(name), " ".join(keys[0]) + "\n", mode=0o600)
+        write_atomic(self._notes.host_key(name), " ".join(keys[0]) + "\n", mode=0o600)
 
     def _agent(self, plan: LabPlan, name: str) -> GuestAgent | None:
         """The guest's agent where it answers; asked once, because waiting for one that is not there takes seconds."""
@@ -327,52 +319,8 @@ class VagrantProvider(Provider):
         return next(status.state for status in self.observe(alone).machines if status.name == name)
 
     def _forget(self, name: str) -> None:
-        """What is noted of a machine that is gone."""
-        remove_tree(self._project / ".vagrant" / "machines" / name)
-        for path in (self._machine_note(name), self._pinned(name)):
-            path.unlink(missing_ok=True)
+        self._notes.forget(name)
         self.listener(Event("done", "remove", name))
-
-    def _note(self, names: Names) -> None:
-        """Note what things are called before they are made; what is noted already stays until it is destroyed."""
-        known = self._known()
-        networks = tuple(dict.fromkeys((*known.networks, *names.networks)))
-        write_json(self.workdir / "names.json", asdict(Names({**known.machines, **names.machines}, networks)))
-
-    def _known(self) -> Names:
-        path = self.workdir / "names.json"
-        if not path.exists():
-            return Names({}, ())
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-            machines = {
-                name: (it[0], it[1] or noted_id(self._project, name, self.name))
-                for name, it in value["machines"].items()
-            }
-            return Names(machines, tuple(value["networks"]))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise StateError(f"{path} is damaged", details=str(error)) from error
-
-    def _read(self, name: str) -> _Note:
-        try:
-            return _Note(**json.loads(self._machine_note(name).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return _Note()
-
-    def _keep(self, name: str, note: _Note) -> None:
-        write_json(self._machine_note(name), asdict(note))
-
-    def _machine_note(self, name: str) -> Path:
-        return self.workdir / f"machine-{name}.json"
-
-    def _pinned(self, name: str) -> Path:
-        return self.workdir / f"hostkey-{name}"
-
-    def _log(self, name: str) -> Path:
-        return self.workdir / f"vagrant-{name}.log"
-
-    def _user(self, name: str) -> str:
-        return self._read(name).user
 
     def _control(self, name: str) -> Path:
         """The socket of a shared connection: short, because its path has 100 characters at most."""
