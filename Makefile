@@ -36,9 +36,9 @@ format: setup  ## put the code into the project's form
 	@$(BIN)/ruff check --fix .
 
 test: setup  ## every check and test, on real virtual machines
-	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "not engines"
+	@$(BIN)/pytest -n 2 --dist loadfile --durations 20
 
-test-engines: setup  ## labs on VirtualBox and libvirt through Vagrant, and boxes; minutes each
+test-engines: setup  ## only labs on VirtualBox and libvirt through Vagrant, and boxes
 	@$(BIN)/pytest --durations 20 -m engines
 
 test-virtualbox-guest: setup  ## a lab of real guests in a real VirtualBox without hardware virtualisation; a quarter of an hour

@@ -42,10 +42,8 @@ def run(argv: list[str]) -> int:
         _say(error)
         return int(error.exit_code)
     except KeyboardInterrupt:
-        print(
-            "labctl: interrupted; repeat the command to go on, or `labctl destroy` to remove what exists",
-            file=sys.stderr,
-        )
+        remove = ", or `labctl destroy` to remove what exists" if "up" in argv else ""
+        print(f"labctl: interrupted; repeat the command to go on{remove}", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away (`labctl list | head`): not an error of ours.

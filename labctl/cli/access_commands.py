@@ -100,7 +100,7 @@ def logs(
     name = access.pick(running, machine) if machine else None
     paths = access.logs(running, name)
     if not paths:
-        remark("There are no logs yet.")
+        remark("There are no logs yet." + ("" if machine else " A machine's own: labctl logs --machine NAME."))
     for path in paths:
         say(f"==> {path}")
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]:

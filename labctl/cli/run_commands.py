@@ -73,6 +73,7 @@ def up(
                 "instance": plan.instance,
                 "provider": plan.provider,
                 "changes": outcome.changes,
+                "started": outcome.started,
                 "seconds": round(outcome.seconds, 2),
             }
         )
@@ -80,7 +81,8 @@ def up(
         say(f"{outcome.plan.lab}/{outcome.plan.instance} is up; nothing had to change.")
     else:
         name, where = f"{outcome.plan.lab}/{outcome.plan.instance}", "" if lab == Path() else f" {lab}"
-        say(f"{name} is up on {outcome.plan.provider} after {outcome.seconds:.0f} s.")
+        again = f"; {', '.join(outcome.started)} did not run" if outcome.started else ""
+        say(f"{name} is up on {outcome.plan.provider} after {outcome.seconds:.0f} s{again}.")
         first = outcome.plan.machines[0].name if outcome.plan.machines else ""
         remark(f"Next: labctl verify{where} | labctl ssh{where} {first} | labctl status{where} | labctl down{where}")
 
@@ -89,7 +91,8 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
     """Show every machine of a running lab as its engine has it."""
     from labctl.lifecycle import inspect, locate
 
-    now = inspect.status(locate.find(lab, instance=instance))
+    running = locate.find(lab, instance=instance)
+    now, late = inspect.status(running), inspect.behind(running)
     if as_json:
         say_json(
             {
@@ -101,6 +104,7 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
                 "leftovers": now.leftovers,
                 "faults": now.faults,
                 "sealed": now.sealed,
+                "behind": late,
                 "machines": [_status_fields(row) for row in now.rows],
             }
         )
@@ -110,6 +114,8 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
         ("MACHINE", "STATE", "SSH", "ADDRESSES", "DETAILS"),
         [(r.status.name, r.status.state, r.ssh, "; ".join(r.addresses), r.status.details) for r in now.rows],
     )
+    if late:
+        remark(late)
     if now.leftovers:
         remark(f"Not in the plan but there: {', '.join(now.leftovers)}. `labctl up` removes it.")
     if now.faults:
@@ -224,6 +230,14 @@ def verify(
             "Nobody else's address is sent to.",
         ),
     ] = None,
+    plug: Annotated[
+        bool,
+        typer.Option(
+            "--plug",
+            help="Ask sealed guests without an agent (VirtualBox) by plugging their management cable in before and "
+            "after the probes, never meanwhile.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -232,16 +246,17 @@ def verify(
     Every denial has a positive control; a check that could not have failed is INCONCLUSIVE.
     Exit code 0: all PASS. 3: at least one FAIL. 4: no FAIL, but something INCONCLUSIVE.
     """
-    from labctl.lifecycle import locate, proof
+    from labctl.lifecycle import inspect, locate, proof
     from labctl.verify.report import exit_code, show, to_json
 
     with progress(quiet or as_json) as listener:
-        report, path = proof.prove(
-            locate.find(lab, instance=instance, listener=listener), outside=outside or (), listener=listener
-        )
+        running = locate.find(lab, instance=instance, listener=listener)
+        report, path = proof.prove(running, outside=outside or (), plug=plug, listener=listener)
     if as_json:
         say_json(to_json(report))
     else:
         show(report)
+        if late := inspect.behind(running):
+            remark(f"{late} What was tried is the lab as it runs.")
         remark(f"The full report: {path}")
     return int(exit_code(report))

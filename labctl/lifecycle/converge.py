@@ -28,20 +28,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What ``up`` did. ``changes`` has one entry per machine; seconds is the whole command."""
+    """What ``up`` did. ``changes`` has one entry per machine; seconds is the whole command.
+
+    started: machines that were there, did not run, and run now.
+    """
 
     plan: LabPlan
     changes: tuple[Change, ...]
     seconds: float
+    started: tuple[str, ...] = ()
 
     @property
     def unchanged(self) -> bool:
         """Whether everything already was as the spec says."""
-        return all(change.action == "keep" for change in self.changes)
+        return not self.started and all(change.action == "keep" for change in self.changes)
 
 
 def difference(draft: Draft) -> PlanDiff:
-    """What ``up`` would do now, from the plans alone: nothing is asked of the engine, no lock is taken."""
+    """What ``up`` would do now, from the plans alone: nothing is asked of the engine, no lock is taken.
+
+    Raises UsageError where ``up`` would refuse, because the instance is another lab's.
+    """
+    _check_ownership(draft)
     return _decide(draft, _file_digests(draft.spec, draft.plan))
 
 
@@ -83,7 +91,8 @@ def up(draft: Draft, *, listener: Listener = ignore, jobs: int = 4, only_locked:
         draft.folder.finish(draft.plan)
         draft.folder.write_record(replace(record, phase="up"))
         sealing.enforce(lab, listener=listener)
-        return Outcome(draft.plan, diff.changes, time.monotonic() - started)
+        off = tuple(status.name for status in observed.machines if status.state not in ("running", "absent"))
+        return Outcome(draft.plan, diff.changes, time.monotonic() - started, off)
 
 
 def _mended(draft: Draft, listener: Listener) -> Draft:

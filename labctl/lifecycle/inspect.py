@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from labctl.errors import LabctlError
 from labctl.lifecycle import checkpoint, sealing
 from labctl.lifecycle.locate import Running, running
+from labctl.plan.build import build
 from labctl.plan.model import LabPlan
 from labctl.providers.base import MachineStatus, Observed
+from labctl.spec.load import load
 from labctl.state.record import InstanceFolder, instances
 
 
@@ -89,6 +92,18 @@ def status(lab: Running) -> LabStatus:
         lab.record.sealed,
         checkpoint.interrupted(lab),
     )
+
+
+def behind(lab: Running) -> str:
+    """That the lab file has changed since the last ``up``, for people; ``""`` where it says what runs."""
+    file = Path(lab.record.spec_file)
+    try:
+        plan = build(load(file), instance=lab.plan.instance, provider=lab.plan.provider, previous=lab.plan)
+    except LabctlError as error:
+        return f"{file.name} cannot be read any more: {error.brief}."
+    if plan == lab.plan:
+        return ""
+    return f"{file.name} has changed since the last `labctl up`; `labctl plan` shows the difference."
 
 
 def listing() -> tuple[Listed, ...]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from labctl import resources
 from labctl.errors import UsageError
 from labctl.host.files import write_atomic
-from labctl.spec.load import load
+from labctl.spec.load import load, schema_text
+
+_SCHEMA = ".lab.schema.json"  # beside the lab, for editors; hidden, because it is nobody's to edit
 
 
 def templates() -> dict[str, str]:
@@ -26,9 +28,17 @@ def init(target: Path, template: str, *, name: str | None = None) -> Path:
     lab = target / "lab.yaml"
     if lab.exists():
         raise UsageError(f"{lab} exists already", hint="Choose another folder; nothing was changed.")
+    if name is not None and _as_name(Path("/") / name) != name:
+        hint = "Use small letters, digits and hyphens, a letter first. Nothing was written."
+        raise UsageError(f"{name!r} cannot name a lab", hint=hint)
     shutil.copytree(source, target, dirs_exist_ok=True)
+    write_atomic(target / _SCHEMA, schema_text())
     text = lab.read_text(encoding="utf-8")
-    write_atomic(lab, re.sub(r"(?m)^name: .*$", f"name: {name or _as_name(target)}", text, count=1))
+    text = re.sub(r"(?m)^name: .*$", f"name: {name or _as_name(target)}", text, count=1)
+    write_atomic(lab, text.replace("../../schemas/lab.schema.json", _SCHEMA))
+    readme = target / "README.md"
+    if readme.exists():
+        write_atomic(readme, readme.read_text(encoding="utf-8").replace(f"labs/{template}", target.name or "."))
     load(lab)
     return lab
 

@@ -26,6 +26,7 @@ _WANTED = "/etc/systemd/system/multi-user.target.wants/labctl-network.service"
 _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 _PASSWORDS = "/etc/labctl/passwords"
 _KEYS = "/etc/labctl/keys"
+_MADE = "/etc/labctl/accounts"
 _SUDOERS = "/etc/sudoers.d/labctl"
 _STEPS = "/var/lib/labctl/steps"
 _WINDOWS_STEPS = "C:/ProgramData/labctl/steps"
@@ -223,6 +224,23 @@ def _account_script(machine: MachinePlan, keyed: tuple[str, ...]) -> Iterator[st
             yield f"install_keys {shlex.quote(name)} {shlex.quote(_keys_path(name))}"
     if not any(user.sudo for user in machine.users):
         yield f"[ ! -e {_SUDOERS} ] || rm -f {_SUDOERS}"
+    yield from _dropped(machine)
+
+
+def _dropped(machine: MachinePlan) -> Iterator[str]:
+    """Remove accounts that labctl has made and the plan has no more; one in use is locked. Homes stay."""
+    wanted = " | ".join(["''", *(shlex.quote(user.name) for user in machine.users)])
+    yield f"if [ -e {_MADE} ]; then"
+    yield "  kept=''"
+    yield "  while read -r name; do"
+    yield "    case $name in"
+    yield f'      {wanted}) kept="$kept$name'
+    yield '" ;;'
+    yield '      *) if account "$name"; then userdel -- "$name" || usermod -L -e 1 -- "$name"; fi ;;'
+    yield "    esac"
+    yield f"  done <{_MADE}"
+    yield f"  printf '%s' \"$kept\" >{_MADE}"
+    yield "fi"
 
 
 def _account(user: UserSpec) -> Iterator[str]:
@@ -231,6 +249,7 @@ def _account(user: UserSpec) -> Iterator[str]:
     yield from (f"need_group {shlex.quote(group)}" for group in user.groups)
     yield f"if ! account {name}; then"
     yield f"  useradd -m -s {shell}{groups} -- {name}"
+    yield f"  echo {name} >>{_MADE}"
     yield "else"
     yield f'  if [ "$shell" != {shell} ]; then usermod -s {shell} -- {name}; fi'
     if groups:

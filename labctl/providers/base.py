@@ -257,6 +257,14 @@ class Provider(ABC):
         Raises GuestError where there is no answer, SealedError where there is no way.
         """
 
+    def execute_cut_off(
+        self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", seconds: float, timeout: float
+    ) -> ExecResult:
+        """As ``execute``, in a sealed machine: where there is no other way, by plugging its management NIC in before
+        the program begins and after ``seconds``, and never meanwhile."""
+        _ = seconds
+        return self.execute(plan, machine, argv, stdin=stdin, timeout=timeout)
+
     def seal(self, plan: LabPlan, machine: str) -> None:
         """Cut a running or paused machine off its management NIC, until ``unseal`` or its next start.
 

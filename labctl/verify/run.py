@@ -29,6 +29,7 @@ from labctl.verify.model import Finding, Report, Verdict
 QUICK = 1.5  # seconds of silence that end a probe which must not be answered
 PATIENT = 6.0  # seconds that an expected answer may take: address resolution in an emulated guest is slow
 _BATCH = 400  # probes that the program in the guest sends at once
+_LISTEN_SECONDS = 240  # that listeners are there; they end with the verification, unless that was killed
 _START = 25.0  # seconds that a cold guest on a busy host may take to start the program
 _PORTS = range(49152, 65536)
 _T = TypeVar("_T")
@@ -145,7 +146,7 @@ class _Asking:
 
     def listen(self) -> None:
         """Open the listeners of every machine."""
-        seconds = 30 + 3 * len(self.plan.machines)
+        seconds = _LISTEN_SECONDS + 3 * len(self.plan.machines)
         opened = self._all("listen", lambda name: self._listen(name, seconds), self.todo.listeners)
         for name, how in opened.items():
             self.listeners |= {door: how.get(i, "no answer") for i, door in enumerate(self.todo.listeners[name])}

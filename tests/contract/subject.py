@@ -17,6 +17,7 @@ class Subject(ABC):
 
     settings: Mapping[str, Mapping[str, Any]] = {}
     own_steps = True  # whether labctl runs provisioning steps itself, and not a program under it
+    quick = 1.0  # seconds within which it sees that nothing is to be done
     real = False  # whether there are guests that can be logged in to
 
     @contextmanager

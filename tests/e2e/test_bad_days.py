@@ -44,6 +44,14 @@ def machines(labctl: Labctl) -> list[psutil.Process]:
     return [process for process in labctl.processes() if "qemu-system" in process.name()]
 
 
+def wait_for_a_machine(labctl: Labctl) -> None:
+    """Until a machine of an ``up`` has a process, which is long before it is configured."""
+    deadline = time.monotonic() + 60
+    while not machines(labctl):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def stop(process: subprocess.Popen[bytes], number: signal.Signals) -> tuple[int, str]:
     process.send_signal(number)
     _out, err = process.communicate(timeout=60)
@@ -72,7 +80,7 @@ def test_kill_at_any_moment_of_up_then_up_again(labctl: Labctl) -> None:
 def test_a_dead_machine_is_seen_and_mended_and_an_interrupted_up_goes_on(labctl: Labctl) -> None:
     lab = write_lab(labctl.home, "mended")
     process = labctl.start("up", lab)
-    time.sleep(6)
+    wait_for_a_machine(labctl)
     began = time.monotonic()
     code, words = stop(process, signal.SIGINT)
     assert code == 130
@@ -96,7 +104,7 @@ def test_a_dead_machine_is_seen_and_mended_and_an_interrupted_up_goes_on(labctl:
 def test_of_two_ups_at_once_one_works_and_the_other_explains(labctl: Labctl) -> None:
     lab = write_lab(labctl.home, "doubled")
     first = labctl.start("up", lab)
-    time.sleep(3)
+    wait_for_a_machine(labctl)
     second = labctl.start("up", lab)
     _out, words = second.communicate(timeout=30)
     assert second.returncode == 6

@@ -21,7 +21,7 @@ from labctl.host.runner import CommandError, Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.base import Checkpoints
 from labctl.providers.qemu import record as records
-from labctl.providers.qemu import vm
+from labctl.providers.qemu import vm, way_in
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.qmp import Monitor, monitor
 from labctl.providers.qemu.record import MachineRecord
@@ -88,13 +88,23 @@ class QemuCheckpoints(Checkpoints):
         record = self._record(machine)
         running = vm.find(self._layout, record) is not None
         if running:
-            with self._monitor(machine) as session:
-                names = self._nodes(machine)
-                _job(session, "snapshot-save", tag=key, vmstate=names[0], devices=names)
+            self._save_running(record, key)
         else:
             for disk in self._disks(machine):
                 self._qemu_img("-c", key, disk)
         write_json(self._note(machine, key), {"running": running, "record": asdict(record)}, mode=0o600)
+
+    def _save_running(self, record: MachineRecord, key: str) -> None:
+        """Without the way in: a state that has one can only be loaded where there is one, so in no sealed machine."""
+        names = self._nodes(record.name)
+        with self._monitor(record.name) as session:
+            joined = way_in.joined(session)
+            try:
+                way_in.cut(session)
+                _job(session, "snapshot-save", tag=key, vmstate=names[0], devices=names)
+            finally:
+                if joined:
+                    vm.open_way_in(self._layout, self._plan, record, session)
 
     def restore(self, machine: str, key: str) -> None:
         running, saved = self._saved(machine, key)
@@ -109,9 +119,6 @@ class QemuCheckpoints(Checkpoints):
             records.write(self._layout, replace(record, wanted="stopped"))
             return
         record = records.write(self._layout, record) if process is not None else self._start(record)
-        vm.open_way_in(
-            self._layout, self._plan, record
-        )  # an open machine's snapshot fits no sealed one; it stands still
         with self._monitor(machine) as session:
             if session.execute("query-status")["status"] == "running":
                 session.execute("stop")

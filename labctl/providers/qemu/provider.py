@@ -131,7 +131,9 @@ class QemuProvider(Provider):
                 raise ProviderError(f"{machine} is not cut off from its management NIC")
 
     def unseal(self, plan: LabPlan, machine: str) -> None:
-        vm.open_way_in(self._layout, plan, self._running(plan, machine))
+        record = self._running(plan, machine)
+        with monitor(self._layout.machine(machine).monitor) as session:
+            vm.open_way_in(self._layout, plan, record, session)
 
     def checkpoints(self, plan: LabPlan) -> QemuCheckpoints:
         kind = self._kind(plan)

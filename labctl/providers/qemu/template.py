@@ -187,7 +187,7 @@ def _build(
         runner.run(
             ["qemu-img", "create", "-q", "-f", "qcow2", "-b", image.disk.resolve(), "-F", "qcow2", files.overlay]
         )
-        seat = replace(_seat(machine, files, accelerator, folder / "ram"), mark=f"{_MARK}{template.key}")
+        seat = replace(_seat(machine, files, accelerator, folder / "ram"), mark=_mark(template.key))
         argv = machine_argv(plan, _shape(machine), image, seat)
         with (folder / "state").open("wb") as state:
             process = runner.spawn([*mortal(), *argv], output=files.log)
@@ -242,7 +242,7 @@ def _tidy(root: Path, key: str) -> None:
 
     The caller holds the template's lock, so nobody is at work on it.
     """
-    for process, _ in marked(f"{_MARK}{key}"):
+    for process, _ in marked(_mark(key)):
         process.stop(grace=1)
     for path in root.glob(f".{key}.*"):
         if path.is_dir():
@@ -250,6 +250,11 @@ def _tidy(root: Path, key: str) -> None:
     for path in root.iterdir():
         if not path.name.startswith(".") and time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
             remove_tree(path)
+
+
+def _mark(key: str) -> str:
+    """What a template's process is known by: of this cache, because others make the same template."""
+    return f"{_MARK}{hashlib.sha256(str(_root()).encode()).hexdigest()[:8]}:{key}"
 
 
 def _root() -> Path:

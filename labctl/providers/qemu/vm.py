@@ -17,7 +17,7 @@ from labctl.providers.qemu import record as records
 from labctl.providers.qemu import way_in
 from labctl.providers.qemu.agent import agent
 from labctl.providers.qemu.layout import Layout, MachineFiles
-from labctl.providers.qemu.qmp import monitor
+from labctl.providers.qemu.qmp import Monitor, monitor
 from labctl.providers.qemu.record import MachineRecord
 from labctl.providers.qemu.wires import Wires
 
@@ -55,23 +55,22 @@ def find(layout: Layout, record: MachineRecord | None) -> ProcessId | None:
     return next((process for name, process in processes(layout) if name == record.name), None)
 
 
-def open_way_in(layout: Layout, plan: LabPlan, record: MachineRecord) -> MachineRecord:
+def open_way_in(layout: Layout, plan: LabPlan, record: MachineRecord, session: Monitor) -> MachineRecord:
     """Join a machine's management NIC to the way in again, on another port where its own was taken meanwhile.
 
     Raises ProviderError.
     """
-    with monitor(layout.machine(record.name).monitor) as session:
-        if way_in.joined(session):
-            return record
-        tries = first(record.port, ports.candidates(record.port))
-        for _, port in zip(range(PORT_TRIES), tries, strict=False):
-            try:
-                way_in.join(session, plan.management, port)
-            except ProviderError as error:
-                if "host forwarding rule" not in error.details:
-                    raise
-                continue
-            return records.write(layout, replace(record, port=port))
+    if way_in.joined(session):
+        return record
+    tries = first(record.port, ports.candidates(record.port))
+    for _, port in zip(range(PORT_TRIES), tries, strict=False):
+        try:
+            way_in.join(session, plan.management, port)
+        except ProviderError as error:
+            if "host forwarding rule" not in error.details:
+                raise
+            continue
+        return records.write(layout, replace(record, port=port))
     raise ProviderError(f"{record.name} cannot be opened: no loopback port is free")
 
 

@@ -15,10 +15,13 @@ from labctl.providers.qemu.qmp import Monitor
 
 _HUB = 0
 _BACK_END, _PORT, NIC_PORT = "mgmt", "port-mgmt", "net-mgmt"
+# A port with nothing behind it takes every frame. Without it, what a guest sends while it is cut off waits for somebody
+# to take it, and QEMU never tries again: the NIC would be mute afterwards.
+_SINK = "sink-mgmt"
 
 
 def netdevs(management: ManagementPlan, port: int) -> tuple[str, ...]:
-    """The ``-netdev`` values: the hub's port for the NIC, the back end, the hub's port for that.
+    """The ``-netdev`` values: the hub's port for the NIC, one for nobody, the back end, and the hub's port for that.
 
     port: of the host's loopback, forwarded to the guest's SSH; 0 for none. TFTP and SMB stay off because they are not
     named; ``restrict`` closes DNS and everything outward.
@@ -26,6 +29,7 @@ def netdevs(management: ManagementPlan, port: int) -> tuple[str, ...]:
     forward = {"hostfwd": _forward(management, port)} if port else {}
     return (
         option("hubport", id=NIC_PORT, hubid=_HUB),
+        option("hubport", id=_SINK, hubid=_HUB),
         option("user", id=_BACK_END, restrict="on", ipv6="off", **_addresses(management), **forward),
         option("hubport", id=_PORT, hubid=_HUB, netdev=_BACK_END),
     )
@@ -62,7 +66,8 @@ def other_end(picture: str) -> str | None:
     """
     hub = re.search(rf"^hub {_HUB}\r?\n((?: \\ .*\n?)*)", picture, re.MULTILINE)
     lines = hub.group(1).splitlines() if hub else []
-    others = [line.partition("type=")[2] for line in lines if not line.startswith(f" \\ {NIC_PORT}:")]
+    ports = [line.removeprefix(" \\ ") for line in lines]
+    others = [port.partition("type=")[2] for port in ports if not port.startswith(NIC_PORT) and port != _SINK]
     return "; ".join(others) if others else None
 
 

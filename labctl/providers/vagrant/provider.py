@@ -33,6 +33,7 @@ from labctl.providers.base import (
     SealedError,
 )
 from labctl.providers.ssh import disconnect, run_as_root
+from labctl.providers.vagrant import cut_off
 from labctl.providers.vagrant.command import Vagrant
 from labctl.providers.vagrant.engine import Engine
 from labctl.providers.vagrant.libvirt import Libvirt
@@ -171,6 +172,22 @@ class VagrantProvider(Provider):
             if self._state(plan, name) != "running":
                 raise ProviderError(f"{machine} does not run", hint="labctl up starts it.") from error
             raise GuestError(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
+
+    def execute_cut_off(
+        self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", seconds: float, timeout: float
+    ) -> ExecResult:
+        name = plan.machine(machine).name
+        if self._agent(plan, name) is not None:
+            return self.execute(plan, name, argv, stdin=stdin, timeout=timeout)
+
+        def execute(argv: Sequence[str], *, stdin: bytes, timeout: float) -> ExecResult:
+            return self.execute(plan, name, argv, stdin=stdin, timeout=timeout)
+
+        def plug(joined: bool) -> None:
+            (self.unseal if joined else self.seal)(plan, name)
+
+        mac = plan.machine(name).management_mac
+        return cut_off.run(execute, plug, mac, argv, stdin=stdin, seconds=seconds, timeout=timeout)
 
     def seal(self, plan: LabPlan, machine: str) -> None:
         self._engine.join(plan, plan.machine(machine).name, False)

@@ -133,6 +133,18 @@ def test_accounts_names_and_keys_are_as_planned(plan: LabPlan, tmp_path: Path) -
     assert not Path("/tmp/labctl-hostile").exists()
 
 
+def test_a_user_who_is_not_planned_any_more_is_gone_and_nobody_else(plan: LabPlan, tmp_path: Path) -> None:
+    desk = plan.machine("desk")
+    look = "grep -E '^(lab|daemon|root)' /etc/passwd | cut -d: -f1; ls /home | grep ^lab"
+    before = replace(desk, users=(UserSpec("labalice"), UserSpec("labbob"), UserSpec("daemon"), UserSpec("root")))
+    assert {"labalice", "labbob", "daemon", "root"} <= set(applied(plan, before, tmp_path, look).split())
+    seen = applied(plan, replace(desk, users=(UserSpec("labbob"),)), tmp_path, look).split()
+    assert sorted(seen) == sorted(["root", "daemon", "labbob", "labbob", "labalice"]), (
+        "the home stays, the account goes"
+    )
+    assert "labbob" not in applied(plan, replace(desk, users=()), tmp_path, look.partition(";")[0]).split()
+
+
 def _fits(password: str, hashed: str) -> bool:
     """Whether OpenSSL makes the same SHA-512 hash of a password with that salt."""
     salt = hashed.split("$")[2]

@@ -114,7 +114,6 @@ def test_too_little_memory_is_refused_before_anything_starts(tmp_path: Path, ima
             "promiscuous",
         ),
         ("hub", replace(a_plan(), networks=(plans.network("lan", egress="nat"),)), "egress: nat"),
-        ("auto", replace(a_plan(), seal=True), "seal: true"),
     ],
 )
 def test_what_wires_cannot_hold_is_refused(

@@ -189,3 +189,14 @@ install_keys() {
 }
 
 [ ! -e /etc/sudoers.d/labctl ] || rm -f /etc/sudoers.d/labctl
+if [ -e /etc/labctl/accounts ]; then
+  kept=''
+  while read -r name; do
+    case $name in
+      '') kept="$kept$name
+" ;;
+      *) if account "$name"; then userdel -- "$name" || usermod -L -e 1 -- "$name"; fi ;;
+    esac
+  done </etc/labctl/accounts
+  printf '%s' "$kept" >/etc/labctl/accounts
+fi

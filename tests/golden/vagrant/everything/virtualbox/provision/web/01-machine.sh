@@ -208,9 +208,21 @@ install_keys() {
 need_group adm
 if ! account admin; then
   useradd -m -s /bin/bash -G adm -- admin
+  echo admin >>/etc/labctl/accounts
 else
   if [ "$shell" != /bin/bash ]; then usermod -s /bin/bash -- admin; fi
   usermod -a -G adm -- admin
 fi
 chpasswd -c SHA512 </etc/labctl/passwords
 rm -f /etc/labctl/passwords
+if [ -e /etc/labctl/accounts ]; then
+  kept=''
+  while read -r name; do
+    case $name in
+      '' | admin) kept="$kept$name
+" ;;
+      *) if account "$name"; then userdel -- "$name" || usermod -L -e 1 -- "$name"; fi ;;
+    esac
+  done </etc/labctl/accounts
+  printf '%s' "$kept" >/etc/labctl/accounts
+fi

@@ -111,7 +111,7 @@ def test_second_up_changes_nothing_and_is_quick(lab: Lab) -> None:
     before = lab.generations()
     started = time.monotonic()
     lab.up()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < lab.subject.quick
     assert lab.generations() == before
 
 
@@ -130,6 +130,17 @@ def test_observed_nics_are_those_of_the_plan(lab: Lab) -> None:
     assert all(nic.linked for nic in nics)
 
 
+SENDS = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    for _ in range(1000):
+        try:
+            sock.sendto(b"x" * 1000, (sys.argv[1], 9))
+        except OSError:
+            pass
+"""
+
+
 def management_cables(lab: Lab) -> dict[str, bool]:
     return {nic.machine: nic.linked for nic in lab.provider.observe(lab.plan).nics if is_management(nic)}
 
@@ -142,7 +153,8 @@ def test_a_sealed_machine_is_cut_off_until_it_is_unsealed(lab: Lab) -> None:
     if lab.subject.real:
         with pytest.raises(SealedError, match="b is sealed"):
             lab.provider.endpoint(lab.plan, "b")
-        assert lab.run("b", "hostname") == "b"
+        # what it sends in vain meanwhile must not keep the NIC from sending afterwards
+        lab.run("b", "python3", "-c", SENDS, str(lab.plan.management.host))
     for _ in range(2):
         lab.provider.unseal(lab.plan, "b")
         assert management_cables(lab) == {"a": True, "b": True}
