@@ -181,6 +181,7 @@ def _mend_saves(lab: Running, engine: Checkpoints, notes: CheckpointFolder) -> N
         return
     states = {status.name: status.state for status in lab.provider.observe(lab.plan).machines}
     if notes.restoring() is None:
+        sealing.enforce(lab)  # engines may save a machine without its way in
         engine.resume([name for name, state in states.items() if state == "paused"])
     for one in halves:
         _discard(engine, notes, one)
