@@ -36,10 +36,10 @@ format: setup  ## put the code into the project's form
 	@$(BIN)/ruff check --fix .
 
 test: setup  ## every check and test, on real virtual machines
-	@$(BIN)/pytest -n 2 --dist loadfile --durations 20
+	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "not slow and not virtualbox_guest"
 
-test-engines: setup  ## only labs on VirtualBox and libvirt through Vagrant, and boxes
-	@$(BIN)/pytest --durations 20 -m engines
+test-engines: setup  ## all about VirtualBox and libvirt through Vagrant, the contract suite on them too
+	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "engines and not virtualbox_guest"
 
 test-virtualbox-guest: setup  ## a lab of real guests in a real VirtualBox without hardware virtualisation; a quarter of an hour
 	@$(BIN)/pytest --durations 10 -m virtualbox_guest tests/virtualbox

@@ -80,7 +80,7 @@ SUBJECTS = {
     "libvirt": LibvirtSubject,
 }
 # Minutes each, like all tests of the engines under Vagrant.
-_UNDER_VAGRANT = (pytest.mark.engines, pytest.mark.timeout(1800))
+_UNDER_VAGRANT = (pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(1800))
 
 
 def all_but(*names: str) -> list[Any]:

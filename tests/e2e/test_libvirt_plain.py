@@ -24,7 +24,7 @@ from labctl.spec.load import load
 from tests.support.command import Labctl
 from tests.support.libvirt import libvirtd
 
-pytestmark = [pytest.mark.e2e, pytest.mark.engines, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.engines, pytest.mark.slow, pytest.mark.timeout(600)]
 
 LAB = """\
 version: 1
