@@ -18,6 +18,7 @@ class Subject(ABC):
     settings: Mapping[str, Mapping[str, Any]] = {}
     own_steps = True  # whether labctl runs provisioning steps itself, and not a program under it
     quick = 1.0  # seconds within which it sees that nothing is to be done
+    skew = 1.0  # seconds between the first and the last machine standing still, on a busy host
     real = False  # whether there are guests that can be logged in to
 
     @contextmanager

@@ -85,8 +85,8 @@ def test_a_guest_that_does_not_answer_is_an_error_and_its_cable_stays_out(
     def silent(argv: Sequence[str], *, stdin: bytes, timeout: float) -> ExecResult:
         raise GuestError("no connection")
 
-    monkeypatch.setattr(cut_off, "_REACH_SECONDS", 2.0)
-    with pytest.raises(GuestError, match="no connection"):
+    with monkeypatch.context() as impatient, pytest.raises(GuestError, match="no connection"):
+        impatient.setattr(cut_off, "_REACH_SECONDS", 2.0)
         cut_off.run(silent, guest.plug, guest.mac, ["true"], stdin=b"", seconds=1, timeout=30)
     assert guest.plugged == [True, False]
     with pytest.raises(GuestError, match="could not be started"):
