@@ -60,8 +60,7 @@ def _dispatch(argv: list[str]) -> int:
 
     try:
         result = app(args=argv, prog_name="labctl", standalone_mode=False)
-    except Exception as error:
-        # Typer's own usage errors know how to print themselves; which module defines them differs between versions.
+    except Exception as error:  # Typer's usage errors print themselves; which module defines them differs by version
         show: Any = getattr(error, "show", None)
         if show is None:
             if type(error).__name__ == "Abort":

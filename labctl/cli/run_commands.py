@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,9 @@ from labctl.cli.output import progress, remark, say, say_json, table
 from labctl.errors import UsageError
 
 if TYPE_CHECKING:
+    from labctl.lifecycle.converge import Outcome
     from labctl.lifecycle.inspect import Row
+    from labctl.lifecycle.locate import Draft
 
 
 def up(
@@ -40,33 +43,46 @@ def up(
     Safe to interrupt at any moment; the next `up` goes on from there. A bundle (LAB.labz) is unpacked into a folder
     with the lab's name here, and comes up from the images in it.
     """
-    from labctl.cli.plan_view import show_plan
     from labctl.lifecycle import converge, locate
 
     if lab.suffix == ".labz" and not lab.is_dir():
-        from labctl.lifecycle.unbundle import unbundle
-
-        if dry_run:
-            raise UsageError("a bundle has to be unpacked to be planned", hint=f"labctl unbundle {lab}")
-        with progress(quiet or as_json) as listener:
-            unpacked = unbundle(lab, listener=listener)
-        lab, provider, only_locked = unpacked.folder, provider or unpacked.provider, True
+        lab, provider, only_locked = *_unpacked(lab, provider, dry_run, quiet or as_json), True
     draft = locate.draft(lab, instance=instance, provider=provider)
     if dry_run:
-        if only_locked:
-            from labctl.lifecycle import pins
-
-            pins.choose(draft, only_locked=True)
-        diff = converge.difference(draft)
-        if as_json:
-            say_json({"lab": draft.plan.lab, "instance": draft.plan.instance, "dry_run": True, "changes": diff.changes})
-        else:
-            show_plan(draft.plan, diff)
+        _rehearse_up(draft, only_locked, as_json)
         return
     with progress(quiet or as_json) as listener:
         outcome = converge.up(draft, listener=listener, jobs=jobs, only_locked=only_locked)
+    _tell_up(outcome, lab, as_json)
+
+
+def _unpacked(bundle: Path, provider: str | None, dry_run: bool, quiet: bool) -> tuple[Path, str]:
+    """The folder of a bundle's lab, and the provider that it is for unless the user named one."""
+    from labctl.lifecycle.unbundle import unbundle
+
+    if dry_run:
+        raise UsageError("a bundle has to be unpacked to be planned", hint=f"labctl unbundle {bundle}")
+    with progress(quiet) as listener:
+        unpacked = unbundle(bundle, listener=listener)
+    return unpacked.folder, provider or unpacked.provider
+
+
+def _rehearse_up(draft: Draft, only_locked: bool, as_json: bool) -> None:
+    from labctl.cli.plan_view import show_plan
+    from labctl.lifecycle import converge, pins
+
+    if only_locked:
+        pins.choose(draft, only_locked=True)
+    diff = converge.difference(draft)
     if as_json:
-        plan = outcome.plan
+        say_json({"lab": draft.plan.lab, "instance": draft.plan.instance, "dry_run": True, "changes": diff.changes})
+    else:
+        show_plan(draft.plan, diff)
+
+
+def _tell_up(outcome: Outcome, lab: Path, as_json: bool) -> None:
+    plan = outcome.plan
+    if as_json:
         say_json(
             {
                 "lab": plan.lab,
@@ -78,12 +94,12 @@ def up(
             }
         )
     elif outcome.unchanged:
-        say(f"{outcome.plan.lab}/{outcome.plan.instance} is up; nothing had to change.")
+        say(f"{plan.lab}/{plan.instance} is up; nothing had to change.")
     else:
-        name, where = f"{outcome.plan.lab}/{outcome.plan.instance}", "" if lab == Path() else f" {lab}"
+        where = "" if lab == Path() else f" {shlex.quote(str(lab))}"
         again = f"; {', '.join(outcome.started)} did not run" if outcome.started else ""
-        say(f"{name} is up on {outcome.plan.provider} after {outcome.seconds:.0f} s{again}.")
-        first = outcome.plan.machines[0].name if outcome.plan.machines else ""
+        say(f"{plan.lab}/{plan.instance} is up on {plan.provider} after {outcome.seconds:.0f} s{again}.")
+        first = plan.machines[0].name if plan.machines else ""
         remark(f"Next: labctl verify{where} | labctl ssh{where} {first} | labctl status{where} | labctl down{where}")
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from labctl.errors import ImageError
 from labctl.events import Event, Listener
@@ -190,8 +191,8 @@ def _root_key(job: bootstrap.RootJob, base: Stored | None) -> str:
     return _key("root", bootstrap.tool_digest(), base.digest if base else job.release, *job.packages)
 
 
-def _new(name: str, key: str, source: str, **facts: object) -> Stored:
-    return Stored(Path(), name, key, source, time.time(), **facts)  # type: ignore[arg-type]
+def _new(name: str, key: str, source: str, *, user: str, cmdline: str = "", details: Mapping[str, Any]) -> Stored:
+    return Stored(Path(), name, key, source, time.time(), user, cmdline, details)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -18,7 +18,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from labctl.errors import HostError, LabctlError
 from labctl.host import files
@@ -161,7 +161,7 @@ class _Hashing(io.RawIOBase):
         self._file = file
         self.digest = hashlib.sha256()
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         self.digest.update(data)
         return self._file.write(data)
 

@@ -89,7 +89,7 @@ def _parcels(draft: Draft, lock: Lock, listener: Listener) -> tuple[list[Pin], l
     held = draft.backend.name in lock.providers
     choice = pins.choose(draft, listener, only_locked=True) if held else pins.Choice()
     images = converge.boot_images(draft.plan, draft.backend.images, listener, choice.images)
-    digests = {(m.image, tuple(sorted(set(m.packages)))): images[m.name].digest for m in draft.plan.machines if images}
+    digests = {machine.boots_from: images[machine.name].digest for machine in draft.plan.machines if images}
     found = []
     for name, packages in pins.wanted(draft):
         pin = pinning.pin(Image(name, digests[name, packages], Path()), packages)

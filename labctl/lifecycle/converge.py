@@ -134,9 +134,9 @@ def boot_images(
     for machine in plan.machines:
         if "/" in machine.image:  # a box from elsewhere, which Vagrant fetches itself
             continue
-        wanted = (machine.image, tuple(sorted(set(machine.packages))))
+        name, packages = wanted = machine.boots_from
         if wanted not in made:
-            made[wanted] = resolve(machine.image, wanted[1], provider=source, listener=listener)
+            made[wanted] = resolve(name, packages, provider=source, listener=listener)
         images[machine.name] = _as_boot_image(made[wanted])
     return images
 

@@ -75,7 +75,7 @@ class Choice:
 
     def compare(self, draft: Draft, images: Mapping[str, str], listener: Listener) -> None:
         """Warn of images that were made just now and are not what the file says. images: machine to digest."""
-        made = {(m.image, tuple(sorted(set(m.packages)))): images.get(m.name, "") for m in draft.plan.machines}
+        made = {machine.boots_from: images.get(machine.name, "") for machine in draft.plan.machines}
         for one, expected in self.open.items():
             found = pinning.pin(Image(one[0], made[one], Path()), one[1])
             if not found.meets(expected):
@@ -86,8 +86,7 @@ def wanted(draft: Draft) -> tuple[Wanted, ...]:
     """The images that labctl gives the lab's machines, sorted, each once; those that Vagrant fetches are left out."""
     if draft.backend.images is None:
         return ()
-    machines = (m for m in draft.plan.machines if "/" not in m.image)
-    return tuple(sorted({(m.image, tuple(sorted(set(m.packages)))) for m in machines}))
+    return tuple(sorted({machine.boots_from for machine in draft.plan.machines if "/" not in machine.image}))
 
 
 def foreign(draft: Draft) -> tuple[str, ...]:

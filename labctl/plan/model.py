@@ -147,6 +147,11 @@ class MachinePlan:
     resolvers: tuple[IPv4Address, ...] = ()
     management_address: IPv4Interface | None = None
 
+    @property
+    def boots_from(self) -> tuple[str, tuple[str, ...]]:
+        """What tells its image from others: the name, and the packages baked in, sorted, each once."""
+        return self.image, tuple(sorted(set(self.packages)))
+
     def interface(self, device: str) -> InterfacePlan:
         """The interface with this device name; KeyError where there is none."""
         for interface in self.interfaces:

@@ -75,7 +75,8 @@ def _decoder(kind: Any) -> _Decoder:
     if is_dataclass(kind):
         return _record(kind)
     if kind in _ADDRESSES:
-        return kind  # type: ignore[no-any-return]
+        read_address: _Decoder = kind
+        return read_address
     if kind is Any or kind in _PLAIN or origin in (Literal, Mapping) or _is_mapping(origin):
         return _same
     raise TypeError(f"a plan cannot hold {kind}")

@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +83,8 @@ class CheckpointFolder:
     def write(self, checkpoint: Checkpoint) -> Checkpoint:
         """Keep a manifest, and give it back."""
         private_folder(self._path)
-        value = {**asdict(replace(checkpoint, plan=None)), "plan": to_json(checkpoint.plan)}  # type: ignore[arg-type]
+        value = {one.name: getattr(checkpoint, one.name) for one in fields(checkpoint)}
+        value["plan"] = to_json(checkpoint.plan)
         write_json(self._path / f"{checkpoint.id}.json", value, mode=0o600)
         return checkpoint
 

@@ -66,7 +66,8 @@ class Canaries:
         self._stop.set()
         self._thread.join()
         for key in list(self._selector.get_map().values()):
-            key.fileobj.close()  # type: ignore[union-attr]
+            if isinstance(key.fileobj, socket.socket):  # nothing else is registered
+                self._drop(key.fileobj)
         self._selector.close()
 
     def control(self, protocol: Literal["tcp", "udp"], address: str) -> Control:

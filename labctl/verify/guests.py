@@ -104,7 +104,7 @@ def guest_host(name: str, execute: Execute) -> Host:
     from testinfra.backend.base import BaseBackend, CommandResult
     from testinfra.host import Host
 
-    class Backend(BaseBackend):  # type: ignore[misc]
+    class Backend(BaseBackend):  # type: ignore[misc]  # testinfra has no types: its class is Any
         NAME = "labctl"
 
         def run(self, command: str, *args: str, **options: Any) -> CommandResult:

@@ -6,6 +6,7 @@ import hashlib
 import shlex
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -203,9 +204,9 @@ class VagrantProvider(Provider):
         path = self._notes.log(plan.machine(machine).name)
         return (path,) if path.exists() else ()
 
+    @abstractmethod
     def _render(self, plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
         """The files of the project folder, by name."""
-        raise NotImplementedError
 
     @cached_property
     def _runner(self) -> Runner:
