@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, get_args
 
 from labctl.verify.model import Seen
+from labctl.verify.wires import Overheard
 
 MAX_BYTES = 4 << 20  # 20,000 probes of 200 bytes each
 MAX_TEXT = 120
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_KIND = re.compile(r"[0-9a-f]{4}")
 _SEEN: dict[str, Seen] = {word: word for word in get_args(Seen)}
 
 
@@ -67,9 +72,34 @@ def opened(raw: bytes, count: int) -> dict[int, str]:
     return found
 
 
-def arrived(raw: bytes) -> frozenset[str]:
-    """The answer to a ``collect`` task: nonces. Only who got a probe knows its nonce, so there is no more to check."""
-    return frozenset(nonce for nonce in _list(_document(raw).get("arrived")) if isinstance(nonce, str))
+def collected(raw: bytes) -> tuple[frozenset[str], Overheard]:
+    """The answer to a ``collect`` task: nonces that reached listeners, and what was heard on the wires.
+
+    Only who got a probe or a frame knows its nonce, so there is no more to check about those.
+    """
+    document = _document(raw)
+    nonces = frozenset(nonce for nonce in _list(document.get("arrived")) if isinstance(nonce, str))
+    frames, own, sources, claims = set(), set(), set(), set()
+    for row in _list(document.get("wires")):
+        match row:
+            case ["in", str(device), str(nonce)]:
+                frames.add((device, nonce))
+            case ["out", str(device), str(nonce)]:
+                own.add((device, nonce))
+            case ["from", str(device), str(mac), str(kind)] if _MAC.fullmatch(mac) and _KIND.fullmatch(kind):
+                sources.add((device, mac, int(kind, 16)))
+            case ["claim", str(device), str(address), str(mac)] if _MAC.fullmatch(mac):
+                claims.add((device, _address(address), mac))
+            case _:
+                raise BadAnswer("what it heard has the wrong shape")
+    return nonces, Overheard(frozenset(frames), frozenset(own), frozenset(sources), frozenset(claims))
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError as error:
+        raise BadAnswer("it speaks of an address that is none") from error
 
 
 def plain(text: str) -> str:

@@ -35,6 +35,10 @@ class Session(Protocol):
     def observe(self) -> Observed:
         """Machines and NICs as the engine reports them. Raises LabctlError."""
 
+    @property
+    def switched(self) -> bool:
+        """Whether the engine promises that a NIC hears its own unicast alone, unless it is promiscuous."""
+
 
 class GuestSession:
     """A ``Session`` on a provider. Use it as a context manager: it ends the shared connections.
@@ -76,6 +80,11 @@ class GuestSession:
     def observe(self) -> Observed:
         """Machines and NICs as the engine reports them."""
         return self._provider.observe(self._plan)
+
+    @property
+    def switched(self) -> bool:
+        """Whether the engine promises that a NIC hears its own unicast alone, unless it is promiscuous."""
+        return self._provider.capabilities(self._plan).promiscuous
 
     def _execute(self, machine: str, command: str, stdin: bytes, timeout: float) -> ExecResult:
         argv = ["/bin/sh", "-c", command]

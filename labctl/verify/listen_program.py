@@ -4,11 +4,14 @@ Like ``probe_program`` this is sent as text, with one call of ``main`` added, an
 two share no code: each is sent alone, and a cold guest takes long to compile what it does not use. Tasks, each of
 which prints one line of JSON:
 
-``("listen", seconds, token, [(family, protocol, address, port), …])``
-    Open listeners in a process that stays behind, answers ``token`` and ends by itself. Prints
-    ``{"opened": [[index, how], …]}``; ``how`` is ``open``, ``taken`` (somebody listens there already) or an error.
+``("listen", seconds, token, [(family, protocol, address, port), …], [(device, mac), …], [(device, frame), …])``
+    Open listeners in a process that stays behind, answers ``token`` and ends by itself; it also hears every frame on
+    the devices. The frames (hexadecimal) are sent once all is open. Prints ``{"opened": [[index, how], …]}``; ``how``
+    is ``open``, ``taken`` (somebody listens there already) or an error.
 ``("collect",)``
-    Ask the listeners what reached them and end them. Prints ``{"arrived": [nonce, …]}``.
+    Ask the listeners what reached them and end them. Prints ``{"arrived": [nonce, …], "wires": [[what, device, …],
+    …]}`` where what is ``in`` or ``out`` (a nonce), ``from`` (a MAC address and an EtherType) or ``claim`` (an address
+    and the MAC address that answers for it).
 """
 
 from __future__ import annotations
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
 
 MARK = b"labctl-probe-"  # before the nonce in every payload
 NONCE = 16  # hexadecimal digits
+SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC = 263, 1, 1
+SO_RCVBUFFORCE = 33
+OUTGOING = 4
+ALL_KINDS = 3
+MOST_FACTS = 4000
+BURST = 64  # frames read in one go, lest others wait
 CONTROL = "\0labctl-verify"  # an abstract unix socket: it leaves no file behind
 
 
@@ -51,7 +60,7 @@ def reason(code: int) -> str:
     return errno.errorcode.get(code, str(code))
 
 
-def listen(seconds: float, token: str, wanted: list[Any]) -> str:
+def listen(seconds: float, token: str, wanted: list[Any], devices: Any = (), first: Any = ()) -> str:
     """Open what is wanted and leave a process behind that serves it."""
     ask(b"stop")
     streams: Sockets = {}
@@ -66,13 +75,24 @@ def listen(seconds: float, token: str, wanted: list[Any]) -> str:
             (streams if protocol == "tcp" else datagrams)[sock.fileno()] = sock
             how = "open"
         opened.append(f"[{index},{quoted(how)}]")
+    here = names(devices)
+    wires: Sockets = {}
+    for device in here.values():
+        try:
+            sock = tap(device)
+        except OSError:
+            continue  # it is not there, and nothing comes by it
+        wires[sock.fileno()] = sock
+    for device, frame in first:
+        transmit(here.get(device, device), frame)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     control.bind(CONTROL)
     control.listen(4)
     if os.fork() == 0:
         try:
             detach()
-            Service(streams, datagrams, control, token.encode()).run(time.monotonic() + seconds)
+            planned = {name: device for device, name in here.items()}
+            Service(streams, datagrams, control, token.encode(), wires, planned).run(time.monotonic() + seconds)
         finally:
             os._exit(0)
     return '{"opened":[' + ",".join(opened) + "]}"
@@ -95,6 +115,50 @@ def open_listener(family: int, protocol: str, address: str, port: int) -> socket
     return sock
 
 
+def names(devices: Any) -> dict[str, str]:
+    """What the guest calls the planned devices; the planned name where no NIC has the planned address."""
+    there = {}
+    for name in os.listdir("/sys/class/net"):  # noqa: PTH208 - pathlib is slow to load
+        try:
+            with open(f"/sys/class/net/{name}/address") as file:  # noqa: PTH123 - as above
+                there[file.read().strip()] = name
+        except OSError:
+            continue
+    return {device: there.get(mac, device) for device, mac in devices}
+
+
+def tap(device: str) -> socket.socket:
+    """A socket that gets every frame that a device sends or hears, be it for others."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20)
+        index = socket.if_nametoindex(device)
+        membership = index.to_bytes(4, sys.byteorder) + PACKET_MR_PROMISC.to_bytes(2, sys.byteorder) + bytes(10)
+        sock.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership)
+        sock.bind((device, ALL_KINDS))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def transmit(device: str, frame: str) -> None:
+    """Put a frame on the wire of a device; one that is not there sends nothing."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    try:
+        sock.bind((device, 0))
+        sock.send(bytes.fromhex(frame))
+    except OSError:
+        return
+    finally:
+        sock.close()
+
+
+def mac(octets: bytes) -> bytes:
+    return octets.hex(":").encode()
+
+
 def detach() -> None:
     """Let go of the caller: whoever waits for the end of our output must not wait for the listeners."""
     os.setsid()
@@ -107,19 +171,25 @@ def detach() -> None:
 class Service:
     """Answers on the listeners and notes the nonces that came."""
 
-    def __init__(self, streams: Sockets, datagrams: Sockets, control: Any, token: bytes) -> None:
+    def __init__(
+        self, streams: Sockets, datagrams: Sockets, control: Any, token: bytes, wires: Sockets, planned: dict[str, str]
+    ) -> None:
         self.streams, self.datagrams, self.control, self.token = streams, datagrams, control, token
+        self.wires, self.planned = wires, planned
+        self.facts: set[bytes] = set()  # about the wires, each a line of words
         self.guests: dict[int, socket.socket] = {}  # connections that may still send their nonce
         self.seen: set[bytes] = set()
         self.poll = select.poll()
-        for fd in [*streams, *datagrams, control.fileno()]:
+        for fd in [*streams, *datagrams, *wires, control.fileno()]:
             self.poll.register(fd, select.POLLIN)
 
     def run(self, end: float) -> None:
         while time.monotonic() < end:
             for fd, _ in self.poll.poll(500):
                 try:
-                    if fd == self.control.fileno():
+                    if fd in self.wires:
+                        self.overhear(self.wires[fd])
+                    elif fd == self.control.fileno():
                         if self.command():
                             return
                     elif fd in self.datagrams:
@@ -158,21 +228,52 @@ class Service:
         if at >= 0 and len(self.seen) < 20000:
             self.seen.add(data[at + len(MARK) : at + len(MARK) + NONCE])
 
+    def overhear(self, sock: socket.socket) -> None:
+        """Note what frames show, those that wait, but not without end: others wait too."""
+        for _ in range(BURST):
+            frame, place = sock.recvfrom(256)
+            if len(self.facts) >= MOST_FACTS:
+                return
+            device = self.planned[place[0]].encode()
+            at = frame.find(MARK)
+            if at >= 0:
+                way = b"out" if place[2] == OUTGOING else b"in"
+                nonce = frame[at + len(MARK) : at + len(MARK) + NONCE]
+                if nonce.isalnum():
+                    self.facts.add(b"%s %s %s" % (way, device, nonce))
+            if place[2] == OUTGOING or frame[:5] == b"\x01\x80\xc2\0\0":  # frames of switches about themselves
+                continue
+            kind = frame[12:14]
+            self.facts.add(b"from %s %s %s" % (device, mac(frame[6:12]), kind.hex().encode()))
+            claim = b""
+            if kind == b"\x08\x06" and frame[20:22] == b"\0\x02":
+                claim = socket.inet_ntop(socket.AF_INET, frame[28:32]).encode()
+            elif kind == b"\x86\xdd" and frame[20] == 58 and frame[54:55] == b"\x88" and len(frame) >= 78:
+                claim = socket.inet_ntop(socket.AF_INET6, frame[62:78]).encode()
+            if claim:
+                self.facts.add(b"claim %s %s %s" % (device, claim, mac(frame[6:12])))
+
     def command(self) -> bool:
         """Serve labctl's next call: say what came, and end."""
         handle, _ = self.control._accept()
         caller = socket.socket(fileno=handle)
         caller.settimeout(2)
         caller.recv(16)
+        for sock in self.wires.values():
+            try:
+                while len(self.facts) < MOST_FACTS:
+                    self.overhear(sock)
+            except OSError:
+                sock.close()  # it is empty
         for sock in [*self.streams.values(), *self.datagrams.values(), self.control]:
             sock.close()
-        caller.sendall(b" ".join(self.seen))
+        caller.sendall(b"\n".join([b" ".join(self.seen), *self.facts]))
         caller.close()
         return True
 
 
 def ask(command: bytes) -> bytes:
-    """End the listeners of this guest, if there are any, and return the nonces that reached them, parted by blanks."""
+    """End the listeners of this guest, if there are any. Returns a line of nonces, then a line for each fact."""
     caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     caller.settimeout(3)
     heard = b""
@@ -193,5 +294,7 @@ def ask(command: bytes) -> bytes:
 
 def collect() -> str:
     """What reached the listeners of this guest."""
-    nonces = [quoted(nonce.decode("ascii", "replace")) for nonce in ask(b"collect").split()]
-    return '{"arrived":[' + ",".join(nonces) + "]}"
+    lines = ask(b"collect").decode("ascii", "replace").split("\n")
+    nonces = [quoted(nonce) for nonce in lines[0].split()]
+    facts = ["[" + ",".join([quoted(word) for word in line.split()]) + "]" for line in lines[1:]]
+    return '{"arrived":[' + ",".join(nonces) + '],"wires":[' + ",".join(facts) + "]}"

@@ -55,21 +55,26 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class ProbedFlow:
-    """One planned flow with what was seen and said. address and port are concrete; port is 0 for icmp."""
+    """One flow with what was seen and said. address and port are concrete; port is 0 for icmp.
+
+    protocol ``frame``: whether bare Ethernet frames get from one NIC to another; family is 0 and address the target's
+    MAC address then. trick: what root in the source did to the packet, ``""`` for nothing.
+    """
 
     source: str
     source_device: str
     target: str
     target_device: str
     address: str
-    family: Literal[4, 6]
-    protocol: FlowProtocol
+    family: Literal[0, 4, 6]
+    protocol: FlowProtocol | Literal["frame"]
     port: int
     expected: Expected
     verdict: Verdict
     evidence: Evidence
     control: tuple[Control, ...]
     why: str
+    trick: str = ""
 
 
 FindingKind = Literal[
@@ -82,13 +87,21 @@ FindingKind = Literal[
     "unsealed",
     "not-running",
     "unobserved",
+    "stranger",
+    "claim",
+    "overhears",
+    "deaf",
+    "management-ipv6",
     "note",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something seen from the host's side: where the engine and the plan differ, or what limits this report.
+    """Something beside the flows: where engine and plan differ, what was heard on a wire, what limits this report.
+
+    stranger: an address that no planned NIC has. claim: somebody answers for an address that is not theirs. overhears:
+    a NIC gets others' unicast. deaf: a sensor does not. management-ipv6: the management path speaks IPv6.
 
     A difference from the plan is FAIL, a machine that does not run INCONCLUSIVE, a mere note PASS. machine is ``""``
     for the lab as a whole.

@@ -4,7 +4,8 @@ It runs on what Debian's python3-minimal has (no json, no struct) and imports bu
 without hardware virtualisation takes half a second to load ``socket`` and ``subprocess``, and nothing for ``_socket``.
 
 The task is ``(quick, patient, gateway, devices, [(id, device, family, protocol, address, port, payload,
-is_patient), …])``: send all probes at once. A probe ends after ``quick`` seconds of silence, and not while others are
+is_patient), …], [(device, frame), …])``: send all probes and frames (hexadecimal) at once, the frames at the end once
+more. A probe ends after ``quick`` seconds of silence, and not while others are
 still being answered; one that is expected to be answered ends after ``patient``. ``devices`` are ``(device, mac)``: a
 guest may call a NIC otherwise than the plan. ``gateway`` is ``(device, address)`` or None: probes of that device go
 through that gateway, as those of an intruder with root would. Prints one JSON line: ``{"results": [[id, seen, details,
@@ -289,13 +290,21 @@ def same(sender: str, probe: Probe) -> bool:
     return bool(socket.inet_pton(family_of(probe.family), sender.split("%", 1)[0]) == probe.number)
 
 
-def probe(quick: float, patient: float, gateway: tuple[Any, ...] | None, devices: list[Any], specs: list[Any]) -> str:
+def probe(
+    quick: float,
+    patient: float,
+    gateway: tuple[Any, ...] | None,
+    devices: list[Any],
+    specs: list[Any],
+    frames: Any = (),
+) -> str:
     """Send every probe, in batches that fit the descriptors of a process."""
     here = names(devices)
     probes = [Probe((spec[0], here.get(spec[1], spec[1]), *spec[2:])) for spec in specs]
     gateway = (here.get(gateway[0], gateway[0]), gateway[1]) if gateway else None
     settings = relaxed(list(here.values()))
     trouble = route(gateway, True) if gateway else 0
+    transmit(here, frames)
     try:
         if gateway and trouble:
             for one in probes:
@@ -308,6 +317,7 @@ def probe(quick: float, patient: float, gateway: tuple[Any, ...] | None, devices
             route(gateway, False)
         for path, value in settings:
             write(path, value)
+    transmit(here, frames)
     results = ",".join([one.line() for one in probes])
     links = ",".join([quoted(device) + ":" + quoted(link(name)) for device, name in here.items()])
     return '{"results":[' + results + '],"links":{' + links + "}}"
@@ -343,6 +353,30 @@ def run(probes: list[Any], quick: float, patient: float) -> None:
                 waiting.pop(fd).sock.close()
             elif channel.events != before:
                 poll.modify(fd, channel.events)
+
+
+def transmit(here: dict[str, str], frames: Any) -> None:
+    """Put frames on the wires of devices; one that is not there sends nothing."""
+    sockets: dict[str, socket.socket | None] = {}
+    for device, frame in frames:
+        if device not in sockets:
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            try:
+                sock.bind((here.get(device, device), 0))
+            except OSError:
+                sock.close()
+                sockets[device] = None
+            else:
+                sockets[device] = sock
+        chosen = sockets[device]
+        try:
+            if chosen is not None:
+                chosen.send(bytes.fromhex(frame))
+        except OSError:
+            continue  # the NIC is down, and then nothing goes by it
+    for one in sockets.values():
+        if one is not None:
+            one.close()
 
 
 def launched(probes: list[Any]) -> dict[Any, Any]:

@@ -110,8 +110,9 @@ def _cell(flows: list[ProbedFlow]) -> Any:
 
 
 def _sentence(flow: ProbedFlow) -> str:
-    port = "" if flow.protocol == "icmp" else f"/{flow.port}"
-    to = f"{flow.target} ({flow.address} {flow.protocol}{port})"
+    port = f"/{flow.port}" if flow.protocol in ("tcp", "udp") else ""
+    trick = f" with {flow.trick}" if flow.trick else ""
+    to = f"{flow.target} ({flow.address} {flow.protocol}{port}{trick})"
     return f"{flow.source} ({flow.source_device}) → {to}: expected {flow.expected}, {_seen(flow.evidence)}"
 
 
@@ -152,6 +153,7 @@ def _flow(flow: ProbedFlow) -> dict[str, Any]:
         "evidence": _evidence(flow.evidence),
         "control": [_control(control) for control in flow.control],
         "why": flow.why,
+        "trick": flow.trick,
     }
 
 

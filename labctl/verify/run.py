@@ -21,10 +21,12 @@ from labctl.providers.base import Observed
 from labctl.verify import answers, drift
 from labctl.verify.agenda import Agenda, Door, Probe, Surroundings, agenda, named_outside
 from labctl.verify.canary import Canaries, host_addresses
+from labctl.verify.errands import Errands, errands
 from labctl.verify.guests import Session
 from labctl.verify.hostside import host_controls
 from labctl.verify.judge import Heard, judge
 from labctl.verify.model import Finding, Report, Verdict
+from labctl.verify.wires import Ears, Overheard
 
 QUICK = 1.5  # seconds of silence that end a probe which must not be answered
 PATIENT = 6.0  # seconds that an expected answer may take: address resolution in an emulated guest is slow
@@ -67,24 +69,29 @@ def verify(
         todo = agenda(plan, around, lambda: secrets.token_hex(8))
         beyond = [c.door for c in todo.cells if c.flow.expected == "deny" and not c.flow.target_device]
         controls = host_controls(plan, beyond, canaries, runner or Runner())
-        asking = _Asking(plan, session, todo, listener, _absent(plan, observed))
+        tasks = errands(plan, addresses, lambda: secrets.token_hex(8))
+        asking = _Asking(plan, session, todo, tasks, listener, _absent(plan, observed))
         asking.plant(canaries, beyond)
         asking.listen()
         asking.probe()
         asking.collect()
+        sound = asking.linked & drift.as_planned(plan, observed) if observed else frozenset()
+        unplugged = drift.unplugged(plan, observed) if observed else frozenset()
         heard = Heard(
             answers=asking.answers,
             troubles=asking.troubles,
             listeners=asking.listeners,
             tokens=asking.tokens,
             arrived={**asking.arrived, "host": frozenset(canaries.arrived)},
-            sound=asking.linked & drift.as_planned(plan, observed) if observed else frozenset(),
-            unplugged=drift.unplugged(plan, observed) if observed else frozenset(),
+            sound=sound,
+            unplugged=unplugged,
             host=controls,
         )
+        ears = Ears(plan, tasks, asking.overheard, asking.troubles, sound, unplugged, session.switched)
     if to_host:
         findings += _unprobed(plan, addresses)
-    flows = judge(plan, todo, heard, around.own)
+    findings += ears.findings()
+    flows = (*judge(plan, todo, heard, around.own), *ears.flows())
     return Report(plan.lab, plan.instance, plan.provider, plan_digest(plan), started, time.time(), flows, findings)
 
 
@@ -123,19 +130,30 @@ def _unprobed(plan: LabPlan, addresses: Collection[str]) -> tuple[Finding, ...]:
     return tuple(Finding("note", "", text, Verdict.PASS) for text in texts)
 
 
+def _as_text(frames: Iterable[tuple[str, bytes]]) -> list[tuple[str, str]]:
+    return [(device, frame.hex()) for device, frame in frames]
+
+
 class _Asking:
     """The conversation with all guests. A guest in ``troubles`` is asked nothing more."""
 
     def __init__(
-        self, plan: LabPlan, session: Session, todo: Agenda, listener: Listener, troubles: dict[str, str]
+        self,
+        plan: LabPlan,
+        session: Session,
+        todo: Agenda,
+        tasks: Errands,
+        listener: Listener,
+        troubles: dict[str, str],
     ) -> None:
-        self.plan, self.session, self.todo, self.listener = plan, session, todo, listener
+        self.plan, self.session, self.todo, self.tasks, self.listener = plan, session, todo, tasks, listener
         self.troubles = troubles
         self.tokens = {machine.name: secrets.token_hex(8) for machine in plan.machines}
         self.listeners: dict[Door, str] = {}
         self.answers: dict[int, answers.Answer] = {}
         self.linked: frozenset[tuple[str, str]] = frozenset()
         self.arrived: dict[str, frozenset[str]] = {}
+        self.overheard: dict[str, Overheard] = {}
 
     def plant(self, canaries: Canaries, doors: Iterable[Door]) -> None:
         """Count the canaries as listeners of ours, which answer a token."""
@@ -147,34 +165,37 @@ class _Asking:
     def listen(self) -> None:
         """Open the listeners of every machine."""
         seconds = _LISTEN_SECONDS + 3 * len(self.plan.machines)
-        opened = self._all("listen", lambda name: self._listen(name, seconds), self.todo.listeners)
+        opened = self._all("listen", lambda name: self._listen(name, seconds), self._names)
         for name, how in opened.items():
-            self.listeners |= {door: how.get(i, "no answer") for i, door in enumerate(self.todo.listeners[name])}
+            doors = self.todo.listeners.get(name, ())
+            self.listeners |= {door: how.get(i, "no answer") for i, door in enumerate(doors)}
 
     def probe(self) -> None:
         """Send every probe, and once more those whose expected answer did not come: on a busy host one may get lost."""
-        batches = {machine.name: self.todo.probes(machine.name) for machine in self.plan.machines}
+        batches = {name: self.todo.probes(name) for name in self._names}
         self._probe("probe", batches)
         self._probe("ask again", {name: tuple(p for p in batch if self._missed(p)) for name, batch in batches.items()})
 
     def collect(self) -> None:
         """Hear what reached the listeners, and end them. A guest that no longer answers has nothing to add."""
         said = self._all(
-            "collect",
-            lambda name: answers.arrived(self._ask(name, _LISTENING, ("collect",), _START)),
-            self.todo.listeners,
+            "collect", lambda name: answers.collected(self._ask(name, _LISTENING, ("collect",), _START)), self._names
         )
-        self.arrived = said
+        self.arrived = {name: arrived for name, (arrived, _) in said.items()}
+        self.overheard = {name: overheard for name, (_, overheard) in said.items()}
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(machine.name for machine in self.plan.machines)
 
     def _listen(self, name: str, seconds: int) -> dict[int, str]:
-        doors = self.todo.listeners[name]
+        doors = self.todo.listeners.get(name, ())
         wanted = [(door.family, door.protocol, door.address, door.port) for door in doors]
-        return answers.opened(
-            self._ask(name, _LISTENING, ("listen", seconds, self.tokens[name], wanted), _START), len(doors)
-        )
+        task = ("listen", seconds, self.tokens[name], wanted, self._devices(name), _as_text(self.tasks.first(name)))
+        return answers.opened(self._ask(name, _LISTENING, task, _START), len(doors))
 
     def _probe(self, step: str, batches: Mapping[str, Sequence[Probe]]) -> None:
-        asked = [name for name, batch in batches.items() if batch]
+        asked = [name for name, batch in batches.items() if batch or step == "probe"]
         said = self._all(step, lambda name: self._batch(name, batches[name]), asked)
         for name, batch in said.items():
             self.answers |= batch.answers
@@ -182,15 +203,16 @@ class _Asking:
 
     def _batch(self, name: str, probes: Sequence[Probe]) -> answers.Batch:
         management = self.plan.management
-        machine = self.plan.machine(name)
-        devices = [(interface.device, interface.mac) for interface in machine.interfaces]
-        devices.append((management.device, machine.management_mac))
         routed = any(probe.device == management.device for probe in probes)
         gateway = (management.device, str(management.host)) if routed else None
         specs = [probe.task(self.listeners.get(probe.door) == "open") for probe in probes]
         timeout = _START + PATIENT * (1 + len(probes) // _BATCH)
-        raw = self._ask(name, _PROBING, (QUICK, PATIENT, gateway, devices, specs), timeout)
-        return answers.batch(raw, [probe.id for probe in probes])
+        task = (QUICK, PATIENT, gateway, self._devices(name), specs, _as_text(self.tasks.batch(name)))
+        return answers.batch(self._ask(name, _PROBING, task, timeout), [probe.id for probe in probes])
+
+    def _devices(self, name: str) -> list[tuple[str, str]]:
+        """Planned device and MAC of every NIC of a machine."""
+        return [(nic.device, nic.mac) for nic in self.tasks.nics if nic.machine == name]
 
     def _missed(self, probe: Probe) -> bool:
         answer = self.answers.get(probe.id)

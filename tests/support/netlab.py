@@ -93,7 +93,7 @@ def machine_plan(name: str, place: int) -> MachinePlan:
         memory=1 << 28, cpus=1, router=name == "fw", gui=False, interfaces=tuple(interfaces),
         management_mac=f"52:54:00:00:{place:02x}:ff", routes=(), source_routes=(), forward=(),
         services=(Ports("tcp", 80, 80),) if name == "web" else (), packages=(), steps=(), hosts=(), users=(), disks=(),
-        depends_on=(), winrm=None,
+        depends_on=(), winrm=None, management_address=IPv4Interface(f"10.0.2.{15 + place}/24"),
     )  # fmt: skip
 
 
@@ -193,9 +193,11 @@ class Netlab:
 
     def _host(self) -> None:
         self.ip("host", "link", "add", "mg0", "type", "bridge")
+        self.inside("host", "sysctl", "-qw", "net.ipv6.conf.mg0.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")
         self.ip("host", "addr", "add", "10.0.2.2/24", "dev", "mg0")
         self.ip("host", "link", "set", "mg0", "up")
         self.ip("host", "link", "add", "uplink", "type", "bridge")
+        self.inside("host", "sysctl", "-qw", "net.ipv6.conf.uplink.disable_ipv6=0")
         self.ip("host", "addr", "add", f"{HOST_ADDRESS}/24", "dev", "uplink")
         self.ip("host", "addr", "add", f"{HOST_ADDRESS6}/64", "dev", "uplink", "nodad")
         self.ip("host", "link", "set", "uplink", "up")
@@ -252,6 +254,8 @@ class Netlab:
         result = Runner().run(command, stdin=stdin, timeout=timeout, check=False)
         said = ExecResult(result.code if result.code is not None else 124, result.stdout, result.stderr)
         return self.lies[machine](argv, stdin, said) if machine in self.lies else said
+
+    switched = True
 
     def observe(self) -> Observed:
         nics = []

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Interface, ip_network
 from typing import Any
 
 import pytest
 
 from labctl.errors import ExitCode
+from labctl.plan.model import RoutePlan
 from labctl.providers.base import ExecResult
+from labctl.spec.model import PolicyRule, Ports, RuleEnd
 from labctl.verify.model import ProbedFlow, Report, Verdict
 from labctl.verify.report import exit_code
+from tests.support.netlab import HOST_ADDRESS, NETWORKS
 
 pytestmark = pytest.mark.integration
 
@@ -20,8 +25,11 @@ Cell = tuple[str, str, str, str, int, int, str]
 
 
 def cell(flow: ProbedFlow) -> Cell:
-    port = 0 if flow.target == "host" else flow.port
-    return flow.source, flow.source_device, flow.target, flow.protocol, port, flow.family, flow.expected
+    port = 0 if flow.target == "host" or flow.trick else flow.port
+    protocol = f"{flow.protocol} {flow.trick}".strip()
+    if protocol == "frame":
+        protocol = f"frame to {flow.target_device}"
+    return flow.source, flow.source_device, flow.target, protocol, port, flow.family, flow.expected
 
 
 def cells(report: Report, verdict: Verdict) -> set[Cell]:
@@ -36,11 +44,12 @@ def wanted(report: Report, choose: Callable[[ProbedFlow], bool]) -> set[Cell]:
 
 def crosses(flow: ProbedFlow) -> bool:
     """A denied flow between machines through the router (not to it, and not by the management path)."""
-    return flow.expected == "deny" and flow.target not in ("host", "fw")
+    return flow.expected == "deny" and flow.target not in ("host", "fw") and flow.protocol != "frame"
 
 
 def explain(report: Report) -> str:
-    return "\n".join(str(flow) for flow in report.flows if flow.verdict is not Verdict.PASS)
+    troubled = [flow for flow in report.flows if flow.verdict is not Verdict.PASS]
+    return "\n".join(map(str, [*report.host_evidence, *troubled[:40]]))
 
 
 def test_a_clean_lab_passes_everywhere(netlab: Any) -> None:
@@ -60,8 +69,10 @@ def test_every_denial_names_its_controls(netlab: Any) -> None:
         subjects = [control.subject for control in flow.control]
         assert subjects == (["source", "target"] if flow.expected == "deny" else []), flow
     by_management = [flow for flow in report.flows if flow.source_device == "mgmt"]
-    assert {flow.control[0].by for flow in by_management} == {"nic"}
-    assert {flow.control[1].by for flow in by_management} == {"host"}
+    by_packet = [flow for flow in by_management if flow.protocol != "frame"]
+    assert {flow.control[0].by for flow in by_packet} == {"nic"}
+    assert {flow.control[1].by for flow in by_packet} == {"host"}
+    assert {flow.control[0].by for flow in by_management if flow.protocol == "frame"} == {"self"}
 
 
 def test_listeners_and_settings_are_gone_afterwards(netlab: Any) -> None:
@@ -87,7 +98,7 @@ def test_a_router_that_filters_nothing(netlab: Any) -> None:
     netlab.rules("fw", "delete table inet lab")
     report = netlab.verify()
     expected = wanted(report, lambda f: crosses(f) and f.source_device != "mgmt" and f.source != "fw")
-    expected |= wanted(report, lambda f: f.target == "fw" and f.expected == "deny")
+    expected |= wanted(report, lambda f: f.target == "fw" and f.expected == "deny" and f.protocol != "frame")
     assert cells(report, Verdict.FAIL) == expected, explain(report)
     assert not cells(report, Verdict.INCONCLUSIVE), explain(report)
     assert exit_code(report) is ExitCode.FAIL
@@ -234,3 +245,151 @@ def test_an_address_outside_that_the_user_names(netlab: Any) -> None:
 def test_an_address_outside_that_answers_nobody_shows_nothing(netlab: Any) -> None:
     report = netlab.verify(outside=["192.0.2.77:8443"])
     assert cells(report, Verdict.INCONCLUSIVE) == wanted(report, lambda f: f.target == "outside"), explain(report)
+
+
+# --- wires ---
+
+
+def kinds(report: Report) -> set[tuple[str, str]]:
+    return {(finding.kind, finding.machine) for finding in report.host_evidence}
+
+
+def frames(report: Report, *pairs: tuple[str, str, str, str]) -> set[Cell]:
+    """Cells of frames between NICs (machine, device, machine, device)."""
+    return wanted(
+        report,
+        lambda f: f.protocol == "frame" and (f.source, f.source_device, f.target, f.target_device) in pairs,
+    )
+
+
+def test_two_wires_that_are_bridged(netlab: Any) -> None:
+    netlab.ip("lan", "link", "add", "leak", "type", "veth", "peer", "name", "leak", "netns", netlab.ns("outside"))
+    for wire in ("lan", "outside"):
+        netlab.ip(wire, "link", "set", "leak", "master", "br0", "up")
+    report = netlab.verify()
+    one, other = [("attacker", "eth0"), ("fw", "eth0")], [("office", "eth0"), ("fw", "eth2")]
+    pairs = [(*a, *b) for a in one for b in other if a[0] != b[0]]
+    pairs += [(*b, *a) for a in one for b in other if a[0] != b[0]]
+    assert cells(report, Verdict.FAIL) >= frames(report, *pairs), explain(report)
+    heard = next(f for f in report.flows if f.protocol == "frame" and (f.source, f.target) == ("attacker", "office"))
+    for words in ("a frame of", "forged source address", "VLAN-tagged", "router advertisement"):
+        assert words in heard.evidence.details
+    frame_leaks = {cell for cell in cells(report, Verdict.FAIL) if cell[3].startswith("frame")}
+    assert frame_leaks == frames(report, *pairs), explain(report)
+
+
+def test_somebody_unplanned_on_a_wire(netlab: Any) -> None:
+    netlab.ip("host", "link", "add", "spy", "type", "veth", "peer", "name", "spy", "netns", netlab.ns("dmz"))
+    netlab.ip("dmz", "link", "set", "spy", "master", "br0", "up")
+    netlab.ip("host", "link", "set", "spy", "address", "52:54:00:99:99:99", "up")
+    report = netlab.verify()
+    assert ("stranger", "web") in kinds(report), explain(report)
+    assert "52:54:00:99:99:99 speaks on dmz" in next(f for f in report.host_evidence if f.machine == "web").details
+    answers = [f.details for f in report.host_evidence if f.kind == "claim"]
+    assert any(f"answers for {HOST_ADDRESS} on dmz" in text for text in answers), answers  # as Linux hosts do
+    assert not [f for f in report.host_evidence if f.machine in ("attacker", "office")]
+
+
+def test_a_router_that_answers_for_others(netlab: Any) -> None:
+    netlab.inside("fw", "sysctl", "-qw", "net.ipv4.conf.eth0.proxy_arp=1")
+    report = netlab.verify()
+    assert kinds(report) == {("claim", "attacker")}, explain(report)
+    assert all("fw's eth0 answers for" in finding.details for finding in report.host_evidence)
+
+
+def test_a_wire_that_floods(netlab: Any) -> None:
+    netlab.ip("lan", "link", "set", "br0", "type", "bridge", "ageing_time", "0")
+    third(netlab)
+    report = netlab.verify()
+    assert ("overhears", "office") in kinds(report), explain(report)
+    assert not cells(report, Verdict.FAIL)
+    netlab.switched = False
+    assert netlab.verify().verdict is Verdict.PASS
+
+
+def third(netlab: Any) -> None:
+    """A second leg for the web server, on the office's wire: three machines are there then, and one may overhear."""
+    web = netlab.plan.machine("web")
+    leg = replace(
+        netlab.plan.machine("office").interfaces[0],
+        device="eth1", mac="52:54:00:00:02:01", address=IPv4Interface("10.10.10.9/24"), address6=None,
+    )  # fmt: skip
+    netlab._seat("web", "eth1", leg.mac, "lan", "br0", "lan")
+    netlab.ip("web", "addr", "add", "10.10.10.9/24", "dev", "eth1")
+    machines = tuple(replace(m, interfaces=(*m.interfaces, leg)) if m is web else m for m in netlab.plan.machines)
+    legal = [f for f in netlab.plan.flows if not (f.source == "web" and f.target in ("office", "fw"))]
+    legal = [f for f in legal if (f.source, f.target) != ("office", "web")]
+    netlab.plan = replace(netlab.plan, machines=machines, flows=tuple(legal))
+
+
+def test_the_management_path_with_ipv6(netlab: Any) -> None:
+    netlab.inside("host", "sysctl", "-qw", "net.ipv6.conf.mg0.disable_ipv6=0")
+    netlab.rules("host", 'insert rule inet host input iifname "mg*" meta nfproto ipv6 accept')
+    time.sleep(2.5)  # its address has to be found free first
+    report = netlab.verify()
+    assert {kind for kind, _ in kinds(report)} == {"management-ipv6"}, explain(report)
+
+
+def test_guests_that_meet_on_the_management_path(netlab: Any) -> None:
+    for link in json.loads(netlab.ip("host", "-j", "link", "show", "master", "mg0")):
+        netlab.ip("host", "link", "set", "dev", link["ifname"], "type", "bridge_slave", "isolated", "off")
+    report = netlab.verify()
+    leaks = {cell for cell in cells(report, Verdict.FAIL) if cell[1] == "mgmt"}
+    assert leaks == wanted(
+        report, lambda f: f.protocol == "frame" and (f.source_device, f.target_device) == ("mgmt", "mgmt")
+    ), explain(report)
+
+
+RULES = (("outside", "web"), ("lan", "web"))
+
+
+def with_policy(netlab: Any) -> None:
+    """The rules of the filter as the plan would have them, and the routes that tell whose packets come in where."""
+    rules = tuple(
+        PolicyRule(RuleEnd("network", network=source), RuleEnd("machine", machine=target), (Ports("tcp", 80, 80),))
+        for source, target in RULES
+    )
+    routes = {
+        name: tuple(
+            RoutePlan(ip_network(zero), netlab.plan.machine("fw").interface(device).addresses()[number], "eth0")
+            for number, zero in enumerate(("0.0.0.0/0", "::/0"))
+        )
+        for name, device in (("attacker", "eth0"), ("web", "eth1"), ("office", "eth2"))
+    }
+    machines = tuple(replace(m, routes=routes.get(m.name, ())) for m in netlab.plan.machines)
+    netlab.plan = replace(netlab.plan, policy=rules, machines=machines)
+
+
+STRICT = [
+    f'insert rule inet lab forward iifname "{device}" {family} saddr != {subnet} drop'
+    for device, network in (("eth0", "outside"), ("eth1", "dmz"), ("eth2", "lan"))
+    for family, subnet in zip(("ip", "ip6"), NETWORKS[network], strict=True)
+]
+
+
+def tricks(report: Report, verdict: Verdict) -> set[tuple[str, str, str]]:
+    return {(f.source, f.target, f.trick) for f in report.flows if f.trick and f.verdict is verdict}
+
+
+def test_a_router_that_lets_addresses_be_borrowed(netlab: Any) -> None:
+    with_policy(netlab)  # the filter of this lab asks where a packet comes in and not whose address it has
+    report = netlab.verify()
+    expected = {("attacker", "web", "spoofed-source"), ("office", "web", "spoofed-source")}
+    assert tricks(report, Verdict.FAIL) == expected, explain(report)
+    assert {f.trick for f in report.flows if f.verdict is Verdict.FAIL} == {"spoofed-source"}
+    assert {f.family for f in report.flows if f.verdict is Verdict.FAIL} == {4, 6}
+    for rule in STRICT:
+        netlab.rules("fw", rule)
+    report = netlab.verify()
+    assert report.verdict is Verdict.PASS, explain(report)
+    assert tricks(report, Verdict.PASS) >= expected
+
+
+def test_a_router_that_takes_every_packet_from_a_port_for_an_answer(netlab: Any) -> None:
+    with_policy(netlab)
+    for rule in STRICT:
+        netlab.rules("fw", rule)
+    netlab.rules("fw", "insert rule inet lab forward tcp sport 80 accept")
+    report = netlab.verify()
+    assert tricks(report, Verdict.FAIL) == {("web", n, "source-port") for n in ("attacker", "office")}, explain(report)
+    assert not cells(report, Verdict.INCONCLUSIVE), explain(report)

@@ -106,7 +106,7 @@ def test_a_port_in_use_is_left_alone(guest: Guest) -> None:
     server = within(Path("/run/netns") / guest.namespace, lambda: socket.create_server(("", 4001)))
     with server:
         assert guest.play("listen", 5, "t", [(4, "tcp", "127.0.0.1", 4001)]) == {"opened": [[0, "taken"]]}
-    assert guest.play("collect") == {"arrived": []}
+    assert guest.play("collect") == {"arrived": [], "wires": []}
 
 
 def test_an_address_the_guest_does_not_have(guest: Guest) -> None:

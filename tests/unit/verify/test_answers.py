@@ -9,6 +9,7 @@ import pytest
 
 from labctl.verify import answers
 from labctl.verify.answers import Answer, BadAnswer
+from labctl.verify.wires import Overheard
 
 pytestmark = pytest.mark.unit
 
@@ -94,6 +95,41 @@ def test_listeners() -> None:
 
 
 def test_arrivals_are_texts() -> None:
-    assert answers.arrived(b'{"arrived": ["aa", 7, ["bb"], {}]}') == {"aa"}
+    assert answers.collected(b'{"arrived": ["aa", 7, ["bb"], {}], "wires": []}') == ({"aa"}, Overheard())
     with pytest.raises(BadAnswer):
-        answers.arrived(b'{"arrived": "aa"}')
+        answers.collected(b'{"arrived": "aa", "wires": []}')
+
+
+def test_what_was_heard_on_the_wires() -> None:
+    mac = "52:54:00:00:00:01"
+    said = [
+        ["in", "eth0", "aa"],
+        ["out", "eth1", "bb"],
+        ["from", "eth0", mac, "86dd"],
+        ["claim", "eth0", "10.1.0.1", mac],
+        ["claim", "eth0", "FE80::1", mac],
+    ]
+    _, heard = answers.collected(json.dumps({"arrived": [], "wires": said}).encode())
+    assert heard == Overheard(
+        frozenset({("eth0", "aa")}),
+        frozenset({("eth1", "bb")}),
+        frozenset({("eth0", mac, 0x86DD)}),
+        frozenset({("eth0", "10.1.0.1", mac), ("eth0", "fe80::1", mac)}),
+    )
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ["in", "eth0"],
+        ["up", "eth0", "aa"],
+        ["from", "eth0", "52:54", "0800"],
+        ["from", "eth0", "52:54:00:00:00:01", "8"],
+        ["claim", "eth0", "10.1.0.256", "52:54:00:00:00:01"],
+        ["claim", "eth0", "10.1.0.2", "<b>"],
+        "in eth0 aa",
+    ],
+)
+def test_what_was_heard_has_one_shape(row: object) -> None:
+    with pytest.raises(BadAnswer):
+        answers.collected(json.dumps({"arrived": [], "wires": [row]}).encode())

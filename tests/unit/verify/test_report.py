@@ -76,7 +76,7 @@ def test_one_object_for_each_flow() -> None:
     assert document["started"] == "2023-11-14T22:13:20.250Z"
     assert list(document["flows"][1]) == [
         "source", "source_device", "target", "target_device", "address", "family", "protocol", "port", "expected",
-        "verdict", "evidence", "control", "why",
+        "verdict", "evidence", "control", "why", "trick",
     ]  # fmt: skip
     assert document["flows"][1]["evidence"] == {"seen": "answered", "details": "echo reply", "milliseconds": 3}
 

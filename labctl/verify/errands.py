@@ -1,0 +1,263 @@
+"""What every NIC puts on its wire beyond ordinary probes: frames that no address and no firewall holds back. Pure.
+
+Root in a guest writes any frame it likes. So each NIC sends frames that carry nonces - plain, with a forged source
+address, with a VLAN tag, as a router's advertisement, to one peer alone - and every NIC listens to everything: who
+hears what shows which NICs share a wire, whatever their addresses. Questions for addresses that nobody of the wire has
+make strangers speak. And packets with a source that the policy favours are sent to routers that must know better.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
+from typing import Literal
+
+from labctl.plan.flows import Matrix, Seat
+from labctl.plan.model import Address, LabPlan
+from labctl.plan.policy import matches
+from labctl.spec.model import PolicyRule
+from labctl.verify import frames
+
+Trick = Literal["plain", "forged-mac", "vlan", "router-advertisement", "unicast", "spoofed-source", "source-port"]
+
+_MOST_ASKED = 24  # addresses that one NIC asks for
+_UNICASTS = 3  # peers to each of which a NIC sends a frame for it alone
+_MOST_PACKETS = 16  # packets with a favoured source that one NIC sends
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A NIC and the wire it is to be on; a management NIC has one of its own unless the engine has one for all."""
+
+    machine: str
+    device: str
+    mac: str
+    wire: str
+    isolated: bool
+    promiscuous: bool
+    management: bool
+    addresses: tuple[Address, ...]
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Machine and device."""
+        return self.machine, self.device
+
+    def meets(self, other: Nic) -> bool:
+        """Whether frames may pass between two NICs."""
+        return self.wire == other.wire and not (self.isolated and other.isolated)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A frame with a nonce, for everybody on the wire of ``nic``."""
+
+    nonce: str
+    trick: Trick
+    nic: Nic
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unicast(Sent):
+    """A frame for one NIC alone."""
+
+    target: Nic
+
+
+@dataclass(frozen=True, slots=True)
+class Routed(Sent):
+    """A packet that the router ``via`` has to stop, for the NIC ``target`` behind it. why: why it is worth trying."""
+
+    target: Nic
+    via: Nic
+    address: str
+    protocol: Literal["tcp", "udp"]
+    port: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Errands:
+    """All NICs and all that they send. questions: machine to frames (by device) that carry no nonce of ours."""
+
+    nics: tuple[Nic, ...]
+    sent: tuple[Sent, ...]
+    questions: Mapping[str, tuple[tuple[str, bytes], ...]]
+
+    @cached_property
+    def by_nonce(self) -> Mapping[str, Sent]:
+        """Every frame by the nonce in it."""
+        return {one.nonce: one for one in self.sent}
+
+    def first(self, machine: str) -> tuple[tuple[str, bytes], ...]:
+        """What a machine sends as soon as it listens, so that switches know its NICs: device, frame."""
+        return tuple(
+            (one.nic.device, one.frame) for one in self.sent if one.nic.machine == machine and one.trick == "plain"
+        )
+
+    def batch(self, machine: str) -> tuple[tuple[str, bytes], ...]:
+        """What a machine sends beside its probes: device, frame."""
+        mine = tuple((one.nic.device, one.frame) for one in self.sent if one.nic.machine == machine)
+        return (*mine, *self.questions.get(machine, ()))
+
+
+def nics(plan: LabPlan) -> tuple[Nic, ...]:
+    """Every NIC of a plan, each machine's management NIC last."""
+    found = []
+    for machine in plan.machines:
+        for i in machine.interfaces:
+            lab = Nic(machine.name, i.device, i.mac.lower(), i.network, i.isolated, i.promiscuous, False, i.addresses())
+            found.append(lab)
+        wire = "management" if plan.management.shared else f"management of {machine.name}"
+        own = machine.management_address or plan.management.guest
+        found.append(
+            Nic(
+                machine.name, plan.management.device, machine.management_mac.lower(), wire, True, False, True, (own.ip,)
+            )
+        )
+    return tuple(found)
+
+
+def errands(plan: LabPlan, host: Iterable[str], nonce: Callable[[], str]) -> Errands:
+    """What to send. host: addresses of the computer that runs the lab. ``nonce`` gives 16 new hexadecimal digits."""
+    all_nics = nics(plan)
+    sent: list[Sent] = []
+    for nic in all_nics:
+        sent += _frames(nic, all_nics, nonce)
+    sent += _packets(plan, all_nics, nonce)
+    asked = _asked(plan, all_nics, host)
+    questions: dict[str, list[tuple[str, bytes]]] = {}
+    for nic in all_nics:
+        questions.setdefault(nic.machine, []).extend((nic.device, frame) for frame in _questions(nic, asked))
+    return Errands(all_nics, tuple(sent), {name: tuple(them) for name, them in questions.items()})
+
+
+def _frames(nic: Nic, all_nics: tuple[Nic, ...], nonce: Callable[[], str]) -> Iterator[Sent]:
+    one = nonce()
+    yield Sent(one, "plain", nic, frames.marked(nic.mac, one))
+    one, forged = nonce(), frames.FORGED[:-5] + secrets.token_hex(1) + ":" + secrets.token_hex(1)
+    yield Sent(one, "forged-mac", nic, frames.marked(forged, one))
+    one = nonce()
+    yield Sent(one, "vlan", nic, frames.marked(nic.mac, one, tagged=True))
+    one = nonce()
+    yield Sent(one, "router-advertisement", nic, frames.router_advertisement(nic.mac, one))
+    peers = [other for other in all_nics if nic.meets(other) and other.machine != nic.machine]
+    after = [other for other in peers if other.place > nic.place] + [o for o in peers if o.place < nic.place]
+    for target in after[:_UNICASTS]:
+        one = nonce()
+        yield Unicast(one, "unicast", nic, frames.marked(nic.mac, one, target.mac), target)
+
+
+def _asked(plan: LabPlan, all_nics: tuple[Nic, ...], host: Iterable[str]) -> tuple[Address, ...]:
+    """Addresses to ask everybody's MAC for, those first that would be the worst to get an answer for."""
+    own = [plan.management.host, *(ip_address(text) for text in host)]
+    members = [address for nic in all_nics if not nic.management for address in nic.addresses]
+    return tuple(dict.fromkeys([*own, *members]))[:_MOST_ASKED]
+
+
+def _questions(nic: Nic, asked: tuple[Address, ...]) -> Iterator[bytes]:
+    yield frames.echo_to_all(nic.mac)
+    yield frames.router_solicitation(nic.mac)
+    for address in asked:
+        if address in nic.addresses:
+            continue
+        if isinstance(address, IPv4Address):
+            four = next((a for a in nic.addresses if isinstance(a, IPv4Address)), IPv4Address("0.0.0.0"))  # noqa: S104 - "nobody": an ARP probe (RFC 5227)
+            yield frames.who_has(nic.mac, four, address)
+        else:
+            six = next((a for a in nic.addresses if isinstance(a, IPv6Address)), frames.link_local(nic.mac))
+            yield frames.who_has(nic.mac, six, address)
+
+
+def _packets(plan: LabPlan, all_nics: tuple[Nic, ...], nonce: Callable[[], str]) -> Iterator[Sent]:
+    """Packets of every machine that is no router, to each router of its wires, with ends that a rule favours."""
+    matrix = Matrix(plan)
+    by_place = {nic.place: nic for nic in all_nics}
+    routers = {machine.name for machine in plan.machines if machine.router}
+    for seat in matrix.seats:
+        nic = by_place[_place(seat)]
+        if nic.machine in routers:
+            continue
+        gates = [other for other in all_nics if other.machine in routers and nic.meets(other)]
+        favours = (
+            (favour, gate)
+            for favour in _favours(plan, matrix, seat)
+            for gate in gates
+            if gate.place not in favour.enters and gate.machine != favour.target.machine.name
+        )
+        for favour, gate in islice(favours, _MOST_PACKETS):
+            one, there = nonce(), by_place[_place(favour.target)]
+            ends, macs = (favour.source, favour.address), (nic.mac, gate.mac)
+            frame = frames.packet(macs, ends, favour.protocol, favour.ports, one)
+            address, port = str(favour.address), favour.ports[1]
+            yield Routed(one, favour.trick, nic, frame, there, gate, address, favour.protocol, port, favour.why)
+
+
+@dataclass(frozen=True, slots=True)
+class _Favour:
+    """A packet that a rule seems to allow. ports: source, target. enters: (router, device) where it would be right."""
+
+    trick: Trick
+    target: Seat
+    address: Address
+    source: Address
+    protocol: Literal["tcp", "udp"]
+    ports: tuple[int, int]
+    why: str
+    enters: frozenset[tuple[str, str]] = frozenset()
+
+
+def _favours(plan: LabPlan, matrix: Matrix, seat: Seat) -> Iterator[_Favour]:
+    """What a machine could try because of the rules that do not mean it.
+
+    It borrows the address of a rule's source, which is on another network: on the same one nobody could tell. And a
+    rule's target sends a first packet back, from the port that the rule opens: a filter that only looks at ports takes
+    it for an answer.
+    """
+    high = 49152 + secrets.randbelow(16384)
+    here = seat.interface.network
+    for number, rule in enumerate(plan.policy, 1):
+        ports = next((p for p in rule.ports if p.protocol in ("tcp", "udp", "any")), None)
+        if rule.action != "allow" or ports is None:
+            continue
+        protocol: Literal["tcp", "udp"] = "udp" if ports.protocol == "udp" else "tcp"
+        port = ports.first or 80
+        for lent, target in _ends(matrix, rule):
+            for there, borrowed in _same_family(target, lent):
+                networks = lent.interface.network, target.interface.network
+                if here not in networks:
+                    path = matrix.topology.path(there.version, *networks) or ()
+                    why = f"policy rule {number} lets {borrowed} pass, which is {lent.machine.name}'s"
+                    enters = frozenset((hop.router, hop.in_device) for hop in path)
+                    yield _Favour("spoofed-source", target, there, borrowed, protocol, (high, port), why, enters)
+                elif seat is target:
+                    answer = matrix.expected(target, lent, there.version, protocol, high)
+                    if answer is not None and answer.expected == "deny":
+                        why = f"policy rule {number} is for the other direction; its answers come from port {port}"
+                        yield _Favour("source-port", lent, borrowed, there, protocol, (port, high), why)
+
+
+def _ends(matrix: Matrix, rule: PolicyRule) -> Iterator[tuple[Seat, Seat]]:
+    """Pairs of a rule's sources and targets: the first two of each stand for all."""
+    sources = [seat for seat in matrix.seats if matches(rule.source, seat.machine, seat.interface)]
+    targets = [seat for seat in matrix.seats if matches(rule.target, seat.machine, seat.interface)]
+    for source in sources[:2]:
+        for target in targets[:2]:
+            if source.machine is not target.machine:
+                yield source, target
+
+
+def _same_family(one: Seat, other: Seat) -> Iterator[tuple[Address, Address]]:
+    for a in one.interface.addresses():
+        for b in other.interface.addresses():
+            if a.version == b.version:
+                yield a, b
+
+
+def _place(seat: Seat) -> tuple[str, str]:
+    return seat.machine.name, seat.interface.device
