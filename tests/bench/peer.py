@@ -25,7 +25,7 @@ OURS, THEIRS = "labctl up, 2 machines", "vagrant up with libvirt, 2 machines"
 
 
 def measure(figures: Figures, home: Path, runs: int) -> None:
-    """Note both, turn by turn, on the same image. Needs root, and Vagrant and libvirt as ``make setup`` installs them."""
+    """Note both, turn by turn, on the same image. Needs root, Vagrant and libvirt (``make setup`` installs them)."""
     if os.geteuid() != 0 or shutil.which("vagrant") is None or shutil.which("libvirtd") is None:
         print("no peer: it takes root, vagrant and libvirtd (make setup)")
         return
