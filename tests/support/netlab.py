@@ -44,7 +44,7 @@ SEATS = {  # machine: network: last part of its address
 }
 POLICY = {("outside", "web"), ("lan", "web")}  # tcp/80, IPv4 and IPv6
 FILTER = """
-table inet lab {
+table inet labctl {
   chain forward {
     type filter hook forward priority 0; policy drop;
     ct state established,related accept

@@ -95,7 +95,7 @@ def test_a_second_run_finds_what_the_first_found(netlab: Any) -> None:
 
 
 def test_a_router_that_filters_nothing(netlab: Any) -> None:
-    netlab.rules("fw", "delete table inet lab")
+    netlab.rules("fw", "delete table inet labctl")
     report = netlab.verify()
     expected = wanted(report, lambda f: crosses(f) and f.source_device != "mgmt" and f.source != "fw")
     expected |= wanted(report, lambda f: f.target == "fw" and f.expected == "deny" and f.protocol != "frame")
@@ -105,14 +105,14 @@ def test_a_router_that_filters_nothing(netlab: Any) -> None:
 
 
 def test_a_policy_one_port_too_wide(netlab: Any) -> None:
-    netlab.rules("fw", 'insert rule inet lab forward iifname "eth0" ip daddr 198.51.100.4 tcp dport 4444 accept')
+    netlab.rules("fw", 'insert rule inet labctl forward iifname "eth0" ip daddr 198.51.100.4 tcp dport 4444 accept')
     report = netlab.verify()
     assert cells(report, Verdict.FAIL) == {("attacker", "eth0", "web", "tcp", 4444, 4, "deny")}, explain(report)
     assert not cells(report, Verdict.INCONCLUSIVE), explain(report)
 
 
 def test_a_router_that_filters_ipv4_only(netlab: Any) -> None:
-    netlab.rules("fw", "insert rule inet lab forward meta nfproto ipv6 accept")
+    netlab.rules("fw", "insert rule inet labctl forward meta nfproto ipv6 accept")
     report = netlab.verify()
     expected = wanted(report, lambda f: crosses(f) and f.family == 6)
     assert cells(report, Verdict.FAIL) == expected, explain(report)
@@ -120,9 +120,9 @@ def test_a_router_that_filters_ipv4_only(netlab: Any) -> None:
 
 
 def test_a_refusal_from_the_target_is_a_leak_and_one_from_the_router_is_not(netlab: Any) -> None:
-    netlab.rules("fw", 'insert rule inet lab forward iifname "eth0" ip daddr 10.10.10.7 tcp dport 4444 reject')
+    netlab.rules("fw", 'insert rule inet labctl forward iifname "eth0" ip daddr 10.10.10.7 tcp dport 4444 reject')
     netlab.rules("office", "table ip t { chain i { type filter hook input priority 0; tcp dport 4444 reject; }; }")
-    netlab.rules("fw", 'insert rule inet lab forward iifname "eth1" ip daddr 10.10.10.7 tcp dport 4444 accept')
+    netlab.rules("fw", 'insert rule inet labctl forward iifname "eth1" ip daddr 10.10.10.7 tcp dport 4444 accept')
     report = netlab.verify()
     assert ("web", "eth0", "office", "tcp", 4444, 4, "deny") in cells(report, Verdict.FAIL), explain(report)
     seen = {f.source: f.evidence.seen for f in report.flows if cell(f)[2:6] == ("office", "tcp", 4444, 4)}
@@ -150,8 +150,8 @@ def test_the_host_reachable_over_the_management_path(netlab: Any) -> None:
 
 
 def test_a_probe_that_arrives_without_an_answer_is_a_leak(netlab: Any) -> None:
-    netlab.rules("fw", 'insert rule inet lab forward iifname "eth0" oifname "eth2" udp dport 4444 accept')
-    netlab.rules("fw", 'insert rule inet lab forward iifname "eth2" oifname "eth0" drop')
+    netlab.rules("fw", 'insert rule inet labctl forward iifname "eth0" oifname "eth2" udp dport 4444 accept')
+    netlab.rules("fw", 'insert rule inet labctl forward iifname "eth2" oifname "eth0" drop')
     report = netlab.verify()
     leaks = [("attacker", "eth0", "office", "udp", 4444, family, "deny") for family in (4, 6)]
     assert cells(report, Verdict.FAIL) == set(leaks), explain(report)
@@ -217,7 +217,7 @@ def test_a_guest_that_claims_answers_proves_nothing(netlab: Any) -> None:
 
 
 def test_a_guest_that_hides_a_leak_is_contradicted_by_the_target(netlab: Any) -> None:
-    netlab.rules("fw", 'insert rule inet lab forward iifname "eth0" oifname "eth2" udp dport 4444 accept')
+    netlab.rules("fw", 'insert rule inet labctl forward iifname "eth0" oifname "eth2" udp dport 4444 accept')
     netlab.lies["attacker"] = claim("silence")
     report = netlab.verify()
     leaks = {("attacker", "eth0", "office", "udp", 4444, family, "deny") for family in (4, 6)}
@@ -361,7 +361,7 @@ def with_policy(netlab: Any) -> None:
 
 
 STRICT = [
-    f'insert rule inet lab forward iifname "{device}" {family} saddr != {subnet} drop'
+    f'insert rule inet labctl forward iifname "{device}" {family} saddr != {subnet} drop'
     for device, network in (("eth0", "outside"), ("eth1", "dmz"), ("eth2", "lan"))
     for family, subnet in zip(("ip", "ip6"), NETWORKS[network], strict=True)
 ]
@@ -389,7 +389,7 @@ def test_a_router_that_takes_every_packet_from_a_port_for_an_answer(netlab: Any)
     with_policy(netlab)
     for rule in STRICT:
         netlab.rules("fw", rule)
-    netlab.rules("fw", "insert rule inet lab forward tcp sport 80 accept")
+    netlab.rules("fw", "insert rule inet labctl forward tcp sport 80 accept")
     report = netlab.verify()
     assert tricks(report, Verdict.FAIL) == {("web", n, "source-port") for n in ("attacker", "office")}, explain(report)
     assert not cells(report, Verdict.INCONCLUSIVE), explain(report)
