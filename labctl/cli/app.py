@@ -16,6 +16,7 @@ from labctl.cli import (
     import_command,
     run_commands,
     spec_commands,
+    verify_commands,
 )
 from labctl.cli.output import say
 
@@ -85,7 +86,7 @@ app.command("bundle", rich_help_panel=WRITE)(bundle_commands.bundle)
 app.command("unbundle", rich_help_panel=WRITE)(bundle_commands.unbundle)
 
 app.command("up", rich_help_panel=RUN)(run_commands.up)
-app.command("verify", rich_help_panel=RUN)(run_commands.verify)
+app.command("verify", rich_help_panel=RUN)(verify_commands.verify)
 app.command("status", rich_help_panel=RUN)(run_commands.status)
 app.command("list", rich_help_panel=RUN)(run_commands.list_)
 app.command("down", rich_help_panel=RUN)(run_commands.down)

@@ -47,7 +47,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pair:
+class Pair:
     """What is known of two interfaces in one family before any port is named.
 
     settled: the answer whatever the port, else None: then ``rules`` decide, numbered from 1 in the policy's order.
@@ -103,7 +103,7 @@ class Matrix:
         pair = self.pair(source, target, family)
         return None if pair is None else pair.answer(protocol, port)
 
-    def pair(self, source: Seat, target: Seat, family: Family) -> _Pair | None:
+    def pair(self, source: Seat, target: Seat, family: Family) -> Pair | None:
         """What holds between two interfaces.
 
         None where one has no address of the family, where a router would send it by another of its devices, or where
@@ -114,7 +114,7 @@ class Matrix:
             return None
         here, there = source.interface.network, target.interface.network
         if here == there:
-            return _Pair(self._neighbours(source, target))
+            return Pair(self._neighbours(source, target))
         path = self.topology.path(family, here, there)
         if path and path[0].router == source.machine.name:
             return None
@@ -122,7 +122,7 @@ class Matrix:
         if lands_on != there and self._owned(lands_on, seat.ip, family):
             return None
         obstacle = self._obstacle(source, target, family, lands_on)
-        return self._ruled(source, target) if obstacle is None else _Pair(Answer("deny", obstacle))
+        return self._ruled(source, target) if obstacle is None else Pair(Answer("deny", obstacle))
 
     def _obstacle(self, source: Seat, target: Seat, family: Family, lands_on: str) -> str | None:
         """Why no packet comes through whatever the policy says, or None."""
@@ -142,7 +142,7 @@ class Matrix:
             return Answer("deny", f"{source.interface.network} has peers: false")
         return Answer("pass", f"both are on {source.interface.network}")
 
-    def _ruled(self, source: Seat, target: Seat) -> _Pair:
+    def _ruled(self, source: Seat, target: Seat) -> Pair:
         here, there = source.interface.network, target.interface.network
         if (here, there) not in self._between:
             self._between[here, there] = tuple(
@@ -159,7 +159,7 @@ class Matrix:
                 rules.append((number, rule))
             else:
                 near.append(rule)
-        return _Pair(None, tuple(rules), tuple(near), f"no policy rule lets it from {here} to {there}")
+        return Pair(None, tuple(rules), tuple(near), f"no policy rule lets it from {here} to {there}")
 
     def _touches(self, machine: str | None, network: str | None, wanted: str) -> bool:
         """Whether a rule's end means anything on a network."""

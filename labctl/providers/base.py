@@ -292,6 +292,11 @@ class Provider(ABC):
         _ = self._machine(plan, machine)
         return ()
 
+    def image_digests(self, plan: LabPlan) -> Mapping[str, str]:
+        """Machine name to the digest of the image that its disk was made from; unknown ones are left out."""
+        _ = plan
+        return {}
+
     @staticmethod
     def _machine(plan: LabPlan, name: str) -> MachinePlan:
         return plan.machine(name)

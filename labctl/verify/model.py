@@ -114,6 +114,29 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineImage:
+    """What a machine's disk was made from. digest: of the image, ``""`` where the engine does not know."""
+
+    machine: str
+    image: str
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where what was verified came from.
+
+    file: the lab file, from the top of its git work tree where it is in one, else its bare name. commit: the one that
+    is checked out there, ``""`` where there is none; dirty: the lab's folder is not as in that commit.
+    """
+
+    file: str = ""
+    commit: str = ""
+    dirty: bool = False
+    images: tuple[MachineImage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All that was found out about one instance. started and finished are seconds since the epoch."""
 
@@ -125,6 +148,7 @@ class Report:
     finished: float
     flows: tuple[ProbedFlow, ...]
     host_evidence: tuple[Finding, ...]
+    origin: Origin = Origin()
 
     @property
     def summary(self) -> dict[Verdict, int]:

@@ -146,7 +146,7 @@ import json, pickle, sys
 from pathlib import Path
 from labctl.providers.vagrant.provider import LibvirtProvider
 from labctl.verify.guests import GuestSession
-from labctl.verify.report import to_json
+from labctl.verify.reports import to_json
 from labctl.verify.run import verify
 workdir = Path(sys.argv[1])
 plan = pickle.loads((workdir / "plan").read_bytes())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -189,6 +189,10 @@ class QemuProvider(Provider):
         chosen = accelerator(kernel)
         self.listener(Event("progress", "accelerator", message=chosen.reason))
         return chosen.name
+
+    def image_digests(self, plan: LabPlan) -> Mapping[str, str]:
+        known = {machine.name: records.read(self._layout, machine.name) for machine in plan.machines}
+        return {name: record.boot_image.digest for name, record in known.items() if record is not None and record.disk}
 
     def _remove(self, names: Sequence[str]) -> None:
         for name in names:

@@ -13,10 +13,12 @@ from labctl.providers.vagrant.engine import Names
 
 @dataclass(frozen=True, slots=True)
 class MachineNote:
-    """What is known of a machine between two commands. complete: everything of the plan is in it."""
+    """What is known of a machine between two commands. complete: everything of the plan is in it. digest: of the box
+    that its disk was made from, ``""`` for one from elsewhere."""
 
     user: str = "vagrant"
     complete: bool = False
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,10 @@ class VagrantProvider(Provider):
         path = self._notes.log(plan.machine(machine).name)
         return (path,) if path.exists() else ()
 
+    def image_digests(self, plan: LabPlan) -> Mapping[str, str]:
+        known = {machine.name: self._notes.machine(machine.name).digest for machine in plan.machines}
+        return {name: digest for name, digest in known.items() if digest}
+
     @abstractmethod
     def _render(self, plan: LabPlan, images: Mapping[str, BootImage]) -> Mapping[str, str]:
         """The files of the project folder, by name."""
@@ -233,6 +237,8 @@ class VagrantProvider(Provider):
             return
         image = job.images.get(name)
         note = replace(note, user=image.user if image is not None else note.user)
+        if state == "absent":
+            note = replace(note, digest=image.digest if image is not None else "")
         verb = self._verb(action, state, note.complete)
         self._notes.keep(name, replace(note, complete=False))
         step = "provision" if verb[0] == "provision" else "boot"

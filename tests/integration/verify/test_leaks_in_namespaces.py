@@ -16,7 +16,7 @@ from labctl.plan.model import RoutePlan
 from labctl.providers.base import ExecResult
 from labctl.spec.model import PolicyRule, Ports, RuleEnd
 from labctl.verify.model import ProbedFlow, Report, Verdict
-from labctl.verify.report import exit_code
+from labctl.verify.reports import exit_code
 from tests.support.netlab import HOST_ADDRESS, NETWORKS
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,7 @@ import pytest
 from labctl import resources
 from labctl.errors import ExitCode
 from labctl.verify.model import Control, Evidence, Finding, ProbedFlow, Report, Verdict
-from labctl.verify.report import exit_code, show, to_json
+from labctl.verify.reports import exit_code, show, to_json
 
 pytestmark = pytest.mark.unit
 

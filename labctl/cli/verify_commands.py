@@ -1,0 +1,108 @@
+"""``labctl verify``: prove the isolation of a running lab, or say what its plan lets anybody reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labctl.cli.options import InstanceOption, JsonOption, LabArgument, QuietOption
+from labctl.cli.output import progress, remark, say, say_json
+from labctl.errors import ExitCode, UsageError
+
+
+def verify(
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    outside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outside",
+            metavar="ADDRESS:PORT",
+            help="Also show that this TCP service out there is out of reach; may be repeated. "
+            "Nobody else's address is sent to.",
+        ),
+    ] = None,
+    plug: Annotated[
+        bool,
+        typer.Option(
+            "--plug",
+            help="Ask sealed guests without an agent (VirtualBox) by plugging their management cable in before and "
+            "after the probes, never meanwhile.",
+        ),
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="DIR",
+            help="Also write report.json, junit.xml (for CI) and report.html (one page, opens anywhere) here.",
+        ),
+    ] = None,
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static", help="Probe nothing: say from the lab file what the owner of each machine could reach."
+        ),
+    ] = False,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="MACHINE", help="With --static: only this machine, in full.")
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Every FAIL and INCONCLUSIVE, where many have one cause too.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Prove the isolation: probe from inside every guest that what should pass passes and nothing else does.
+
+    Every denial has a positive control; a check that could not have failed is INCONCLUSIVE.
+    Exit code 0: all PASS. 3: at least one FAIL. 4: no FAIL, but something INCONCLUSIVE.
+    """
+    if static:
+        if outside or plug or report is not None:
+            raise UsageError("--static probes nothing, so --outside, --plug and --report do not go with it")
+        return _reach(lab, start, as_json=as_json)
+    if start is not None:
+        raise UsageError("--from goes with --static only", hint="labctl verify probes from every machine.")
+    from labctl.lifecycle import inspect, locate, proof
+    from labctl.verify.reports import exit_code, show, to_json
+
+    with progress(quiet or as_json) as listener:
+        running = locate.find(lab, instance=instance, listener=listener)
+        proven = proof.prove(running, outside=outside or (), plug=plug, listener=listener)
+    written = proof.write(proven, report) if report is not None else ()
+    if as_json:
+        say_json(to_json(proven.report))
+    else:
+        show(proven.report, verbose=verbose, since=proven.since)
+        if late := inspect.behind(running):
+            remark(f"{late} What was tried is the lab as it runs.")
+        remark(f"The full report: {', '.join(str(path) for path in written) or proven.path}")
+    return int(exit_code(proven.report))
+
+
+def _reach(lab: Path, start: str | None, *, as_json: bool) -> int:
+    """What could be reached by the plan alone; needs no engine and no running lab."""
+    from labctl.cli.reach_view import show_all, show_one, to_json
+    from labctl.lifecycle.locate import spec_file
+    from labctl.plan.build import build
+    from labctl.plan.reach import blasts
+    from labctl.spec.load import load
+
+    plan = build(load(spec_file(lab)))
+    found = {blast.machine: blast for blast in blasts(plan)}
+    if start is not None and start not in found:
+        raise UsageError(f"{plan.lab} has no machine called {start!r}", hint=f"Machines: {', '.join(found)}.")
+    chosen = [blast for name, blast in found.items() if start in (None, name)]
+    if as_json:
+        say_json({"lab": plan.lab, "machines": [to_json(blast) for blast in chosen]})
+        return int(ExitCode.OK)
+    say(f"{plan.lab}: what the owner of one machine could reach, by the lab file. Nothing was probed.")
+    if start is None:
+        show_all(chosen)
+        remark("`--from MACHINE` says by which ports, and why.")
+    else:
+        show_one(chosen[0])
+    return int(ExitCode.OK)
