@@ -45,7 +45,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A seat of a machine on a network. points end on the bar; label: addresses that the box does not say."""
+    """A seat of a machine on a network. points end on the bar; label: an address, where the box does not say it."""
 
     machine: str
     points: tuple[Point, ...]
@@ -173,7 +173,7 @@ class _Layout:
             bar = self.bars[network]
             texts = [str(a) for i in machine.interfaces if i.network == network for a in i.addresses()]
             if machine.name in self.columns:
-                points, label = self._standing_wire(machine.name, network), ", ".join(texts)
+                points, label = self._standing_wire(machine.name, network), "".join(texts[:1])
             elif self.row_of[machine.name][1] == 0:
                 middle = box.x + BOX_WIDTH // 2
                 points, label = ((middle, box.y), (middle, bar.y + BAR_HEIGHT)), ""
@@ -207,8 +207,12 @@ class _Layout:
         top, bottom = min(ends), max(ends)
         if top == bottom and all(len(stroke) == 1 for stroke in (*sources, *targets)):
             return []  # from a network to itself: no router has a say in that
-        heads = tuple(self._pointed(stroke, top) if len(stroke) == 1 else stroke for stroke in targets)
-        return [Lane(number, rule.action == "reject", x, top, bottom, sources, heads)]
+        half = BAR_HEIGHT // 2
+        if len(targets[0]) == 1:  # the arrow ends at the edge of the target's bar
+            edge = top + half if targets[0][0][1] == top else bottom - half
+            targets = (((x, edge + 8), (x, edge)) if edge < bottom - half else ((x, edge - 8), (x, edge)),)
+            top, bottom = (edge, bottom) if edge < bottom - half else (top, edge)
+        return [Lane(number, rule.action == "reject", x, top, bottom, sources, targets)]
 
     def _strokes(self, end: RuleEnd, number: int, x: int) -> tuple[tuple[Point, ...], ...]:
         """From the lane to each thing that a rule's end means; a network's bar is crossed by the lane itself."""
@@ -221,13 +225,6 @@ class _Layout:
             foot = box.x + BOX_WIDTH - 16 - (row.tracks[number] * 12) % (BOX_WIDTH // 2)
             strokes.append(((x, track), (foot, track), (foot, row.bottom)))
         return tuple(strokes)
-
-    @staticmethod
-    def _pointed(stroke: tuple[Point, ...], top: int) -> tuple[Point, ...]:
-        """The end of a lane at a bar, as a stroke that ends at the bar's edge."""
-        x, y = stroke[0]
-        edge = y + BAR_HEIGHT // 2 if y == top else y - BAR_HEIGHT // 2
-        return (x, edge + (8 if y == top else -8)), (x, edge)
 
 
 def _remarks(network: NetworkPlan) -> str:

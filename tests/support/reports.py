@@ -20,7 +20,9 @@ def reported(
     *,
     dead: Mapping[str, str] | None = None,
     open_to: Collection[tuple[str, str, str, int]] = (),
+    shut: Collection[tuple[str, str, str, int]] = (),
     mute: Collection[tuple[str, str, int]] = (),
+    deaf: Collection[str] = (),
     says: str = "",
     findings: tuple[Finding, ...] = (),
     started: float = 1_700_000_000.25,
@@ -28,28 +30,31 @@ def reported(
     """The report of a lab that does as its plan says, but for what is named here.
 
     dead: machine to why it could not be asked. open_to: (source, target, protocol, port) that passes all the same.
-    mute: (target, protocol, port) that answers nobody. says: what guests add to each answer.
+    shut: one that does not pass. mute: (target, protocol, port) that answers nobody. deaf: machines without listeners,
+    and without an answer of their own. says: what guests add to each answer.
     """
     numbers = itertools.count()
     todo = agenda(plan, Surroundings((HOST,), 50000, 60000), lambda: f"{next(numbers):016x}")
     troubles = dict(dead or {})
+    silent = {*troubles, *deaf}
     tokens = {name: f"token-of-{name}" for name in (*(m.name for m in plan.machines), "host", "management")}
 
     def answer(cell: Cell) -> Answer:
         flow, door = cell.flow, cell.door
-        shut = (flow.target, door.protocol, door.port) in mute or flow.target in troubles
+        closed = (flow.target, door.protocol, door.port) in mute or flow.target in troubles
+        closed = closed or (flow.source, flow.target, door.protocol, door.port) in shut
         leaks = (flow.source, flow.target, door.protocol, door.port) in open_to
         passes = flow.expected == "pass" or (leaks and flow.source_device != plan.management.device)
-        return Answer("answered", says, 4, tokens[door.owner]) if passes and not shut else Answer("silence", "", 0, "")
+        return (
+            Answer("answered", says, 4, tokens[door.owner]) if passes and not closed else Answer("silence", "", 0, "")
+        )
 
     answers = {cell.probe.id: answer(cell) for cell in todo.cells if cell.flow.source not in troubles}
-    answers |= {
-        p.id: Answer("answered", "", 1, tokens[d.owner]) for d, p in todo.own.items() if d.owner not in troubles
-    }
+    answers |= {p.id: Answer("answered", "", 1, tokens[d.owner]) for d, p in todo.own.items() if d.owner not in silent}
     heard = Heard(
         answers=answers,
         troubles=troubles,
-        listeners={door: "open" for name, doors in todo.listeners.items() if name not in troubles for door in doors},
+        listeners={door: "open" for name, doors in todo.listeners.items() if name not in silent for door in doors},
         tokens=tokens,
         arrived={},
         sound={(m.name, device) for m in plan.machines for device in _devices(plan, m.name)},

@@ -40,10 +40,14 @@ def _troubles(flows: Sequence[FlowEntry]) -> dict[str, str]:
             for machine in (flow["source"], flow["target"]):
                 head = f"{machine} {_UNASKED}"
                 if flow["evidence"]["details"].startswith(head):
-                    found[machine] = flow["evidence"]["details"].removeprefix(head).rpartition("; seen: ")[0] or (
-                        flow["evidence"]["details"].removeprefix(head)
-                    )
+                    told = flow["evidence"]["details"].removeprefix(head)
+                    found[machine] = told if machine == flow["source"] else _unseen(told)
     return found
+
+
+def _unseen(details: str) -> str:
+    """A target's trouble without what the source saw of it."""
+    return details.rpartition("; seen: ")[0] or details
 
 
 def _mute(flows: Sequence[FlowEntry]) -> frozenset[tuple[str, str, int]]:
@@ -51,7 +55,7 @@ def _mute(flows: Sequence[FlowEntry]) -> frozenset[tuple[str, str, int]]:
     missed: Counter[tuple[str, str, int]] = Counter()
     for flow in flows:
         if flow["expected"] == "pass":
-            missed[_service(flow)] += 1 if flow["verdict"] == "FAIL" else -len(flows)
+            missed[_service(flow)] += {"FAIL": 1, "INCONCLUSIVE": 0, "PASS": -len(flows)}[flow["verdict"]]
     return frozenset(service for service, count in missed.items() if count > 1)
 
 
@@ -65,7 +69,7 @@ def _undecided(flow: FlowEntry, troubles: dict[str, str]) -> str:
         for machine in (flow["source"], flow["target"]):
             if flow["evidence"]["details"].startswith(f"{machine} {_UNASKED}"):
                 return f"{machine} {_UNASKED}{troubles[machine]}"
-        return flow["evidence"]["details"] or "not probed"
+        return _unseen(flow["evidence"]["details"]) or "not probed"
     failed = [control for control in flow["control"] if not control["passed"]]
     if any(control["subject"] == "target" for control in failed) and flow["target"] in troubles:
         return f"{flow['target']} {_UNASKED}{troubles[flow['target']]}"

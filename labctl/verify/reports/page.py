@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import jinja2
 
 _FOLDER = Path(__file__).parent
+_Pair = tuple[str, str]  # source and target
 _WORST: tuple[VerdictWord, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
 _POLICY = (
     "default-src 'none'; style-src '{style}'; script-src '{script}'; base-uri 'none'; form-action 'none'; "
@@ -37,12 +38,14 @@ _POLICY = (
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The flows from one machine to one target, counted. opened and closed: flows that PASS, by what they show."""
+    """The flows from one machine to one target, counted. opened and closed: flows that PASS, by what they show.
+    apart: closed ones by the management path, which is closed everywhere and says nothing of the lab's own networks."""
 
     source: str
     target: str
     opened: int
     closed: int
+    apart: int
     failed: int
     undecided: int
 
@@ -51,7 +54,7 @@ class Cell:
         """The worst of all, None where nothing was probed."""
         if self.failed:
             return "FAIL"
-        return "INCONCLUSIVE" if self.undecided else "PASS" if self.opened or self.closed else None
+        return "INCONCLUSIVE" if self.undecided else "PASS" if self.opened or self.closed or self.apart else None
 
     @property
     def look(self) -> str:
@@ -67,7 +70,7 @@ class Cell:
             "FAIL": self.failed,
             "INCONCLUSIVE": self.undecided,
             "open as allowed": self.opened,
-            "shown to be closed": self.closed,
+            "shown to be closed": self.closed + self.apart,
         }
         return f"{self.source} to {self.target}: " + ", ".join(f"{n} {word}" for word, n in counts.items() if n)
 
@@ -78,7 +81,7 @@ def page(document: Document, plan: LabPlan, since: Changes | None = None) -> str
     style, script = _file("page.css"), _file("page.js")
     sources = list(dict.fromkeys(flow["source"] for flow in clean["flows"]))
     targets = list(dict.fromkeys([*sources, *(flow["target"] for flow in clean["flows"])]))
-    cells = _cells(clean["flows"])
+    cells = _cells(clean["flows"], plan.management.device)
     text = (
         _environment()
         .get_template("page.html.j2")
@@ -96,9 +99,10 @@ def page(document: Document, plan: LabPlan, since: Changes | None = None) -> str
             cells=cells,
             rows={name: _worst([cell for cell in cells.values() if cell.source == name]) for name in sources},
             columns={name: _worst([cell for cell in cells.values() if cell.target == name]) for name in targets},
-            causes=causes(clean["flows"]),
+            causes=[(cause, _examples(cause.flows)) for cause in causes(clean["flows"])],
             findings=sorted(clean["host_evidence"], key=lambda finding: _WORST.index(finding["verdict"])),
             since=since,
+            turned=_turned(since) if since is not None else {},
             plan=plan,
             picture=lay_out(plan),
             sizes={"box": (BOX_WIDTH, BOX_HEIGHT), "bar": BAR_HEIGHT},
@@ -146,18 +150,28 @@ def _printable(value: Any) -> Any:
     return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
-def _cells(flows: Sequence[FlowEntry]) -> dict[tuple[str, str], Cell]:
-    groups: dict[tuple[str, str], list[FlowEntry]] = defaultdict(list)
+def _cells(flows: Sequence[FlowEntry], management: str) -> dict[_Pair, Cell]:
+    groups: dict[_Pair, list[FlowEntry]] = defaultdict(list)
     for flow in flows:
         groups[flow["source"], flow["target"]].append(flow)
     found = {}
     for (source, target), members in groups.items():
-        passed = [flow["expected"] for flow in members if flow["verdict"] == "PASS"]
+        passed = [(flow["expected"], flow["source_device"] == management) for flow in members if _passes(flow)]
         words = [flow["verdict"] for flow in members]
         found[source, target] = Cell(
-            source, target, passed.count("pass"), passed.count("deny"), words.count("FAIL"), words.count("INCONCLUSIVE")
+            source,
+            target,
+            sum(expected == "pass" for expected, _ in passed),
+            passed.count(("deny", False)),
+            passed.count(("deny", True)),
+            words.count("FAIL"),
+            words.count("INCONCLUSIVE"),
         )
     return found
+
+
+def _passes(flow: FlowEntry) -> bool:
+    return flow["verdict"] == "PASS"
 
 
 def _worst(cells: Sequence[Cell]) -> VerdictWord:
@@ -165,13 +179,43 @@ def _worst(cells: Sequence[Cell]) -> VerdictWord:
 
 
 def _troubled(flows: Sequence[FlowEntry]) -> dict[str, VerdictWord]:
-    """Machine to the worst verdict of the flows that it sends or gets, where that is not PASS."""
+    """Machines to mark in the picture: the ends of leaks, who does not answer, and who says nothing of any use."""
     found: dict[str, VerdictWord] = {}
+    for source in {flow["source"] for flow in flows}:
+        if all(flow["verdict"] == "INCONCLUSIVE" for flow in flows if flow["source"] == source):
+            found[source] = "INCONCLUSIVE"
     for flow in flows:
-        if flow["verdict"] != "PASS":
-            for name in (flow["source"], flow["target"]):
-                found[name] = min(flow["verdict"], found.get(name, "PASS"), key=_WORST.index)
+        if flow["verdict"] == "FAIL":
+            found[flow["target"]] = "FAIL"
+            if flow["expected"] == "deny":
+                found[flow["source"]] = "FAIL"
     return found
+
+
+def _together(keys: Iterable[tuple[_Pair, str]]) -> dict[_Pair, list[str]]:
+    """What belongs to one pair of machines, each thing once."""
+    found: dict[_Pair, dict[str, None]] = defaultdict(dict)
+    for pair, text in keys:
+        found[pair][text] = None
+    return {pair: list(texts) for pair, texts in found.items()}
+
+
+def _examples(flows: Sequence[FlowEntry]) -> dict[_Pair, list[str]]:
+    """Source and target to the ports that are concerned."""
+    return _together(((flow["source"], flow["target"]), _port(flow["protocol"], flow["port"])) for flow in flows)
+
+
+def _turned(since: Changes) -> dict[tuple[str, str], dict[_Pair, list[str]]]:
+    """The verdict before and now, the most serious first, to source and target to the ports that are concerned."""
+    found: dict[tuple[str, str], list[tuple[_Pair, str]]] = defaultdict(list)
+    for one in sorted(since.turned, key=lambda one: (not one.worse, _WORST.index(one.now))):
+        key = one.key
+        found[one.before, one.now].append(((key.source, key.target), _port(key.protocol, key.port)))
+    return {verdicts: _together(keys) for verdicts, keys in found.items()}
+
+
+def _port(protocol: str, port: int) -> str:
+    return f"{protocol}/{port}" if port else protocol
 
 
 def _headline(document: Document) -> str:

@@ -62,7 +62,7 @@ def _every(flows: Sequence[FlowEntry]) -> Iterator[_Line]:
 def _together(cause: Cause) -> Iterator[_Line]:
     yield f"{_MARK[cause.verdict]} {cause.verdict}  {len(cause.flows)} flows: {cause.reason}", _STYLE[cause.verdict]
     for flow in cause.flows[:_ALONE]:
-        yield f"    {_sentence(flow)}", "dim"
+        yield f"    {_ends(flow)}: expected {flow['expected']}", "dim"
     yield f"    and {len(cause.flows) - _ALONE} more; --verbose shows all", "dim"
 
 
@@ -127,9 +127,13 @@ def _cell(flows: list[FlowEntry]) -> Any:
 
 
 def _sentence(flow: FlowEntry) -> str:
+    return f"{_ends(flow)}: expected {flow['expected']}, {_seen(flow['evidence'])}"
+
+
+def _ends(flow: FlowEntry) -> str:
     port = "" if flow["protocol"] == "icmp" else f"/{flow['port']}"
     to = f"{flow['target']} ({flow['address']} {flow['protocol']}{port})"
-    return f"{flow['source']} ({flow['source_device']}) → {to}: expected {flow['expected']}, {_seen(flow['evidence'])}"
+    return f"{flow['source']} ({flow['source_device']}) → {to}"
 
 
 def _seen(evidence: EvidenceEntry) -> str:
