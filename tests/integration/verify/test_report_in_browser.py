@@ -121,7 +121,7 @@ def test_clicks_keys_and_links_choose_cells(bad: Path, tmp_path: Path) -> None:
     copy.write_text(free.replace("</body>", WALK), encoding="utf-8")
     seen = visit(copy, home=tmp_path)
     assert seen.console == ()
-    (title,) = re.findall(r"<title>(.*?)</title>", seen.dom)
+    title, *_of_the_drawing = re.findall(r"<title>(.*?)</title>", seen.dom)
     assert json.loads(html.unescape(title)) == [
         "office-2 → web✕6 flows",  # right to web, down to fw's, over web's own empty one to office-1's and office-2's
         "#cell=office-2,web",
