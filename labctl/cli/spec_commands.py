@@ -96,6 +96,9 @@ def graph(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write to this file.", show_default="standard output")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="MACHINE", help="Colour what the owner of this machine could reach.")
+    ] = None,
 ) -> None:
     """Draw the topology: networks, machines, and the flows that the policy lets across."""
     from labctl.host.files import write_atomic
@@ -109,7 +112,7 @@ def graph(
         raise typer.BadParameter(f"{form!r} is none of mermaid, dot, svg", param_hint="--format")
     from labctl.lifecycle.locate import spec_file
 
-    text = drawing.topology(build(load(spec_file(lab))), form)
+    text = drawing.topology(build(load(spec_file(lab))), form, start)
     if output is None:
         say(text)
     else:

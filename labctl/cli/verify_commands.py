@@ -88,14 +88,11 @@ def _reach(lab: Path, start: str | None, *, as_json: bool) -> int:
     from labctl.cli.reach_view import show_all, show_one, to_json
     from labctl.lifecycle.locate import spec_file
     from labctl.plan.build import build
-    from labctl.plan.reach import blasts
+    from labctl.plan.reach import blast_of, blasts
     from labctl.spec.load import load
 
     plan = build(load(spec_file(lab)))
-    found = {blast.machine: blast for blast in blasts(plan)}
-    if start is not None and start not in found:
-        raise UsageError(f"{plan.lab} has no machine called {start!r}", hint=f"Machines: {', '.join(found)}.")
-    chosen = [blast for name, blast in found.items() if start in (None, name)]
+    chosen = blasts(plan) if start is None else (blast_of(plan, start),)
     if as_json:
         say_json({"lab": plan.lab, "machines": [to_json(blast) for blast in chosen]})
         return int(ExitCode.OK)

@@ -11,6 +11,7 @@ from labctl.host.runner import Runner
 from labctl.lifecycle.locate import Draft
 from labctl.plan import graph
 from labctl.plan.model import LabPlan
+from labctl.plan.reach import blast_of
 from labctl.spec.files import read_lab_file
 from labctl.spec.model import FileStep, ScriptStep
 
@@ -46,11 +47,15 @@ def _sources(plan: LabPlan) -> list[str]:
     return sorted({s.source for s in steps if isinstance(s, FileStep | ScriptStep) and s.source is not None})
 
 
-def topology(plan: LabPlan, form: str) -> str:
-    """The topology as ``mermaid``, ``dot`` or ``svg``; svg needs Graphviz. Raises HostError where it is missing."""
+def topology(plan: LabPlan, form: str, start: str | None = None) -> str:
+    """The topology as ``mermaid``, ``dot`` or ``svg``; svg needs Graphviz. Raises HostError where it is missing.
+
+    start: colour what the owner of this machine could reach. Raises UsageError where there is no such machine.
+    """
+    blast = blast_of(plan, start) if start is not None else None
     if form == "mermaid":
-        return graph.mermaid(plan)
-    source = graph.dot(plan)
+        return graph.mermaid(plan, blast)
+    source = graph.dot(plan, blast)
     if form == "dot":
         return source
     return (

@@ -6,12 +6,41 @@ import re
 from collections.abc import Iterator
 
 from labctl.plan.model import InterfacePlan, LabPlan, MachinePlan, NetworkPlan
+from labctl.plan.reach import Blast
 from labctl.spec.model import PolicyRule, RuleEnd
 
+# How far a machine is from one that somebody owns: fill and text. Darker is nearer; a dashed border needs a router.
+_NEARNESS = {
+    "owned": ("#9c211a", "#ffffff", "solid"),
+    "direct": ("#f2a59d", "#000000", "solid"),
+    "later": ("#fbe3b6", "#000000", "solid"),
+    "router_falls": ("#f4f1ea", "#000000", "dashed"),
+}
 
-def mermaid(plan: LabPlan) -> str:
-    """Mermaid's flowchart language, as GitHub and GitLab draw it. Dashed arrows are what the policy allows."""
-    return "\n".join(["flowchart LR", *(f"  {line}" for line in _mermaid_lines(plan)), ""])
+
+def mermaid(plan: LabPlan, blast: Blast | None = None) -> str:
+    """Mermaid's flowchart language, as GitHub and GitLab draw it. Dashed arrows are what the policy allows.
+
+    blast: colour the machine that somebody owns, and those that could be reached from it.
+    """
+    lines = [*_mermaid_lines(plan), *(_mermaid_classes(blast) if blast else ())]
+    return "\n".join(["flowchart LR", *(f"  {line}" for line in lines), ""])
+
+
+def _nearness(blast: Blast) -> dict[str, str]:
+    """Machine to how near it is, a key of ``_NEARNESS``."""
+    found = {
+        one.machine: "router_falls" if one.router else "direct" if one.direct else "later" for one in blast.reached
+    }
+    return {blast.machine: "owned", **found}
+
+
+def _mermaid_classes(blast: Blast) -> Iterator[str]:
+    for name, (fill, text, border) in _NEARNESS.items():
+        dashes = ",stroke-dasharray:5 4" if border == "dashed" else ""
+        yield f"classDef {name} fill:{fill},color:{text},stroke:#333333{dashes}"
+    for machine, name in _nearness(blast).items():
+        yield f"class {_machine_id(machine)} {name}"
 
 
 def _mermaid_lines(plan: LabPlan) -> Iterator[str]:
@@ -30,8 +59,11 @@ def _mermaid_lines(plan: LabPlan) -> Iterator[str]:
             yield f'{source} -.->|"{label}"| {target}'
 
 
-def dot(plan: LabPlan) -> str:
-    """Source text for Graphviz. Routers are diamonds; dashed green arrows are allowed, dashed red ones rejected."""
+def dot(plan: LabPlan, blast: Blast | None = None) -> str:
+    """Source text for Graphviz. Routers are diamonds; dashed green arrows are allowed, dashed red ones rejected.
+
+    blast: as in ``mermaid``.
+    """
     from graphviz import Graph, escape
 
     def text(parts: list[str]) -> str:
@@ -42,9 +74,13 @@ def dot(plan: LabPlan) -> str:
     picture.attr("edge", fontname="sans-serif", fontsize="10")
     for network in plan.networks:
         picture.node(_network_id(network.name), text(_network_label(network)), shape="ellipse", style="filled")
+    nearness = _nearness(blast) if blast else {}
     for machine in plan.machines:
-        shape = "diamond" if machine.router else "box"
-        picture.node(_machine_id(machine.name), text(_machine_label(machine)), shape=shape)
+        look = {"shape": "diamond" if machine.router else "box"}
+        if machine.name in nearness:
+            fill, words, border = _NEARNESS[nearness[machine.name]]
+            look |= {"style": f"filled,{border}", "fillcolor": fill, "fontcolor": words}
+        picture.node(_machine_id(machine.name), text(_machine_label(machine)), **look)
     for machine in plan.machines:
         for interface in machine.interfaces:
             label = text([_seat_label(interface)])

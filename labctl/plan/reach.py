@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from labctl.errors import UsageError
 from labctl.plan.flows import Matrix, Pair, Seat
 from labctl.plan.model import LabPlan
 from labctl.plan.topology import FAMILIES, Family
@@ -78,6 +79,14 @@ def blasts(plan: LabPlan) -> tuple[Blast, ...]:
     """The blast radius of every machine, in the plan's order."""
     edges = _edges(plan)
     return tuple(_blast(plan, machine.name, edges) for machine in plan.machines)
+
+
+def blast_of(plan: LabPlan, machine: str) -> Blast:
+    """The blast radius of one machine. Raises UsageError where the lab has no such machine."""
+    names = [known.name for known in plan.machines]
+    if machine not in names:
+        raise UsageError(f"{plan.lab} has no machine called {machine!r}", hint=f"Machines: {', '.join(names)}.")
+    return _blast(plan, machine, _edges(plan))
 
 
 def _blast(plan: LabPlan, start: str, edges: Mapping[str, Mapping[str, _Edge]]) -> Blast:

@@ -38,7 +38,7 @@ def test_the_commit_and_the_file_in_it(lab: Path) -> None:
     assert origin(lab) == Origin("labs/one/lab.yaml", git(lab.parent, "rev-parse", "HEAD"), False)
 
 
-@pytest.mark.parametrize("change", ["edit", "add", "remove", "relink", "stage"])
+@pytest.mark.parametrize("change", ["edit", "add", "remove", "relink", "stage", "swap"])
 def test_any_change_in_the_lab_s_folder_is_told(lab: Path, change: str) -> None:
     folder = lab.parent
     if change == "add":
@@ -48,6 +48,9 @@ def test_any_change_in_the_lab_s_folder_is_told(lab: Path, change: str) -> None:
     elif change == "relink":
         (folder / "link").unlink()
         (folder / "link").symlink_to("lab.yaml")
+    elif change == "swap":
+        lab.rename(folder.parent / "elsewhere.yaml")
+        lab.symlink_to("../elsewhere.yaml")
     else:
         lab.write_text("version: 1 # changed\n")
     if change == "stage":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from labctl.plan.reach import Blast, blasts, merged
+from labctl.errors import UsageError
+from labctl.plan.graph import dot, mermaid
+from labctl.plan.reach import Blast, blast_of, blasts, merged
 from labctl.spec.model import Ports
 from tests.support.labs import plan_of
 
@@ -135,3 +137,20 @@ def test_the_way_out_of_a_network_is_told() -> None:
 )
 def test_ports_are_told_with_as_few_words_as_it_takes(ports: list[Ports], wanted: str) -> None:
     assert " ".join(map(str, merged(ports))) == wanted
+
+
+def test_a_drawing_colours_machines_by_how_near_they_are() -> None:
+    plan = plan_of(DMZ)
+    blast = blast_of(plan, "desk")
+    text = mermaid(plan, blast)
+    assert "  class machine_desk owned\n" in text
+    assert "  class machine_mail direct\n" in text
+    assert "  class machine_web router_falls\n" in text
+    assert text.startswith(mermaid(plan))
+    assert dot(plan, blast).count("fillcolor") == 5
+    assert "fillcolor" not in dot(plan)
+
+
+def test_a_machine_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(UsageError, match="no machine called 'dask'"):
+        blast_of(plan_of(DMZ), "dask")
