@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from labctl.verify.reports.document import FlowEntry, VerdictWord
+from labctl.verify.reports.document import FlowEntry, VerdictWord, service
 
 _UNASKED = "could not be asked: "  # as ``verify.judge`` words it
 
@@ -80,15 +80,13 @@ def _undecided(flow: FlowEntry, troubles: dict[str, str]) -> str:
 
 def _general(details: str, flow: FlowEntry) -> str:
     """A control's words without the flow's own address and port."""
-    port = f"/{flow['port']}" if flow["port"] else ""
-    return details.replace(f"{flow['target']} ({flow['address']} {flow['protocol']}{port})", flow["target"])
+    return details.replace(f"{flow['target']} ({flow['address']} {service(flow)})", flow["target"])
 
 
 def _failed(flow: FlowEntry, mute: Collection[tuple[str, str, int]]) -> str:
     """What a FAIL has in common with others: what was expected, what came, and the rule that it is about."""
     if flow["expected"] == "pass" and _service(flow) in mute:
-        port = f"/{flow['port']}" if flow["port"] else ""
-        return f"{flow['target']} {flow['protocol']}{port} answers nobody of those who may reach it"
+        return f"{flow['target']} {service(flow)} answers nobody of those who may reach it"
     seen = {"no-route": "no route", "answered": "an answer"}.get(flow["evidence"]["seen"], flow["evidence"]["seen"])
     expected = "should pass" if flow["expected"] == "pass" else "should be closed"
     rule = f": {flow['why']}" if flow["why"] else ""

@@ -27,6 +27,7 @@ class FlowKey(NamedTuple):
     family: int
     protocol: str
     port: int
+    trick: str
 
     @property
     def door(self) -> str:
@@ -34,7 +35,8 @@ class FlowKey(NamedTuple):
         port = f"/{self.port}" if self.port else ""
         where = f" {self.address}" if self.address else f" {self.target_device}" if self.target_device else ""
         family = " IPv6" if self.family == 6 else ""
-        return f"{self.target}{where} {self.protocol}{port}{family}"
+        trick = f" with {self.trick}" if self.trick else ""
+        return f"{self.target}{where} {self.protocol}{port}{family}{trick}"
 
 
 def flow_key(flow: FlowEntry) -> FlowKey:
@@ -49,6 +51,7 @@ def flow_key(flow: FlowEntry) -> FlowKey:
         flow["family"],
         flow["protocol"],
         0 if canary else flow["port"],
+        flow.get("trick", ""),
     )
 
 

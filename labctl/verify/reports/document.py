@@ -50,10 +50,11 @@ class FlowEntry(TypedDict):
     evidence: EvidenceEntry
     control: list[ControlEntry]
     why: str
+    trick: str
 
 
 class FindingEntry(TypedDict):
-    """Something seen from the host's side."""
+    """Something beside the flows, seen from the host's side or heard on a wire."""
 
     kind: str
     machine: str
@@ -149,6 +150,11 @@ def digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def service(flow: FlowEntry) -> str:
+    """What is asked for, for people: ``tcp/80``, ``icmp``, ``frame``."""
+    return f"{flow['protocol']}/{flow['port']}" if flow["protocol"] in ("tcp", "udp") else flow["protocol"]
+
+
 def _spec(origin: Origin) -> SpecEntry:
     known = bool(origin.commit)
     return {"file": origin.file, "commit": origin.commit or None, "dirty": origin.dirty if known else None}
@@ -173,6 +179,7 @@ def _flow(flow: ProbedFlow) -> FlowEntry:
         "evidence": _evidence(flow.evidence),
         "control": [{"subject": c.subject, "passed": c.passed, "by": c.by, "details": c.details} for c in flow.control],
         "why": flow.why,
+        "trick": flow.trick,
     }
 
 

@@ -29,7 +29,8 @@
       `${one.passed ? "✓" : "✗"} ${one.subject} (${one.by}): ${one.details}`);
 
   const shown = (flow, named) => {
-    const port = flow.protocol === "icmp" ? "icmp" : `${flow.protocol}/${flow.port}`;
+    const port = ["tcp", "udp"].includes(flow.protocol) ? `${flow.protocol}/${flow.port}` : flow.protocol;
+    const trick = flow.trick ? ` with ${flow.trick}` : "";
     const seen = SEEN[flow.evidence.seen] || flow.evidence.seen;
     const time = flow.evidence.milliseconds === null ? "" : ` after ${flow.evidence.milliseconds} ms`;
     const said = flow.evidence.details ? ` (${flow.evidence.details})` : "";
@@ -37,7 +38,7 @@
       make("p", "line", badge(flow.verdict), " ",
         ...(named ? [make("b", "", `→ ${flow.target} `)] : []),
         make("span", "port", port), " ", make("span", "address", flow.address),
-        make("span", "quiet", ` from ${flow.source_device}${flow.target_device ? ` to ${flow.target_device}` : ""}`)),
+        make("span", "quiet", ` from ${flow.source_device}${flow.target_device ? ` to ${flow.target_device}` : ""}${trick}`)),
       make("p", "seen", "Expected: ", make("b", "", flow.expected), ". Seen: ", make("b", "", seen), `${said}${time}.`));
     if (flow.why) item.append(make("p", "quiet", `Why: ${flow.why}`));
     if (flow.control.length) item.append(make("ul", "controls", ...flow.control.map(control)));

@@ -22,7 +22,7 @@ from labctl.plan.picture import BAR_HEIGHT, BOX_HEIGHT, BOX_WIDTH, lay_out
 from labctl.plan.reach import blasts
 from labctl.verify.reports.causes import causes
 from labctl.verify.reports.changes import Changes
-from labctl.verify.reports.document import Document, FlowEntry, VerdictWord
+from labctl.verify.reports.document import Document, FlowEntry, VerdictWord, service
 
 if TYPE_CHECKING:
     import jinja2
@@ -199,7 +199,7 @@ def _together(keys: Iterable[tuple[_Pair, str]]) -> dict[_Pair, list[str]]:
 
 def _examples(flows: Sequence[FlowEntry]) -> dict[_Pair, list[str]]:
     """Source and target to the ports that are concerned."""
-    return _together(((flow["source"], flow["target"]), _port(flow["protocol"], flow["port"])) for flow in flows)
+    return _together(((flow["source"], flow["target"]), service(flow)) for flow in flows)
 
 
 def _turned(since: Changes) -> dict[tuple[str, str], dict[_Pair, list[str]]]:
@@ -207,12 +207,9 @@ def _turned(since: Changes) -> dict[tuple[str, str], dict[_Pair, list[str]]]:
     found: dict[tuple[str, str], list[tuple[_Pair, str]]] = defaultdict(list)
     for one in sorted(since.turned, key=lambda one: (not one.worse, _WORST.index(one.now))):
         key = one.key
-        found[one.before, one.now].append(((key.source, key.target), _port(key.protocol, key.port)))
+        port = f"{key.protocol}/{key.port}" if key.port else key.protocol
+        found[one.before, one.now].append(((key.source, key.target), port))
     return {verdicts: _together(keys) for verdicts, keys in found.items()}
-
-
-def _port(protocol: str, port: int) -> str:
-    return f"{protocol}/{port}" if port else protocol
 
 
 def _headline(document: Document) -> str:

@@ -9,7 +9,7 @@ from typing import IO, Any
 from labctl.verify.model import Report, Verdict
 from labctl.verify.reports.causes import Cause, causes
 from labctl.verify.reports.changes import Changes
-from labctl.verify.reports.document import Document, EvidenceEntry, FlowEntry, to_json
+from labctl.verify.reports.document import Document, EvidenceEntry, FlowEntry, service, to_json
 
 _MARK = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
 _STYLE = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow"}
@@ -131,8 +131,8 @@ def _sentence(flow: FlowEntry) -> str:
 
 
 def _ends(flow: FlowEntry) -> str:
-    port = "" if flow["protocol"] == "icmp" else f"/{flow['port']}"
-    to = f"{flow['target']} ({flow['address']} {flow['protocol']}{port})"
+    trick = f" with {flow['trick']}" if flow["trick"] else ""
+    to = f"{flow['target']} ({flow['address']} {service(flow)}{trick})"
     return f"{flow['source']} ({flow['source_device']}) → {to}"
 
 
