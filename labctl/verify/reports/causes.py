@@ -66,9 +66,13 @@ def _service(flow: FlowEntry) -> tuple[str, str, int]:
 def _undecided(flow: FlowEntry, troubles: dict[str, str]) -> str:
     """Why a flow is INCONCLUSIVE: the machine that could not be asked, what went wrong, or the controls that failed."""
     if flow["evidence"]["seen"] == "error":
+        details = flow["evidence"]["details"]
         for machine in (flow["source"], flow["target"]):
-            if flow["evidence"]["details"].startswith(f"{machine} {_UNASKED}"):
-                return f"{machine} {_UNASKED}{troubles[machine]}"
+            trouble = troubles.get(machine)
+            if (
+                trouble is not None and details.startswith(f"{machine} ") and trouble in details
+            ):  # whatever it could not do
+                return f"{machine} {_UNASKED}{trouble}"
         return _unseen(flow["evidence"]["details"]) or "not probed"
     failed = [control for control in flow["control"] if not control["passed"]]
     if any(control["subject"] == "target" for control in failed) and flow["target"] in troubles:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
 from labctl.plan.model import LabPlan
-from labctl.verify.model import Report
+from labctl.verify.model import Evidence, Report
 from labctl.verify.reports import show, to_json
 from labctl.verify.reports.causes import causes
 from tests.support.labs import plan_of
@@ -47,6 +48,18 @@ def test_everything_that_a_dead_machine_spoils_has_one_cause(plan: LabPlan) -> N
     (cause,) = causes(to_json(report)["flows"])
     assert len(cause.flows) == sum(flow.verdict != "PASS" for flow in report.flows)
     assert {"desk-2"} < {flow["source"] for flow in cause.flows}, "others could not reach it, for the same reason"
+
+
+def test_frames_that_a_dead_machine_did_not_send_or_hear_have_the_same_cause(plan: LabPlan) -> None:
+    report = reported(plan, dead={"desk-2": "it is stopped"})
+    model = replace(next(flow for flow in report.flows if flow.source == "desk-2"), protocol="frame", port=0, family=0)
+    frames = (
+        replace(model, evidence=Evidence("error", "desk-2 sent nothing: it is stopped")),
+        replace(
+            model, source="web", target="desk-2", evidence=Evidence("error", "desk-2 could not listen: it is stopped")
+        ),
+    )
+    assert len(reasons(replace(report, flows=report.flows + frames))) == 1
 
 
 def test_two_dead_machines_are_two_causes(plan: LabPlan) -> None:
