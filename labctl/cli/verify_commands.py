@@ -32,6 +32,19 @@ def verify(
             "after the probes, never meanwhile.",
         ),
     ] = False,
+    expression: Annotated[
+        str, typer.Option("-k", metavar="EXPR", help="Of the lab's own checks only those that fit, as for pytest.")
+    ] = "",
+    run_checks: Annotated[
+        bool | None,
+        typer.Option(
+            "--checks/--no-checks",
+            help="The lab's own checks. They are programs and run on this computer with your rights; those of a lab "
+            "out of a bundle wait until --checks was said once.",
+            show_default="yes, unless the lab came in a bundle",
+        ),
+    ] = None,
+    only_checks: Annotated[bool, typer.Option("--only-checks", help="The lab's own checks, and no probes.")] = False,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -57,7 +70,8 @@ def verify(
 ) -> int:
     """Prove the isolation: probe from inside every guest that what should pass passes and nothing else does.
 
-    Every denial has a positive control; a check that could not have failed is INCONCLUSIVE.
+    Every denial has a positive control; a check that could not have failed is INCONCLUSIVE. Then the lab's own checks
+    run: the pytest files of its author in the folder that the lab file names under `checks`.
     Exit code 0: all PASS. 3: at least one FAIL. 4: no FAIL, but something INCONCLUSIVE.
     """
     if static:
@@ -67,11 +81,13 @@ def verify(
     if start is not None:
         raise UsageError("--from goes with --static only", hint="labctl verify probes from every machine.")
     from labctl.lifecycle import inspect, locate, proof
+    from labctl.lifecycle.checking import Choice
     from labctl.verify.reports import exit_code, show, to_json
 
     with progress(quiet or as_json) as listener:
         running = locate.find(lab, instance=instance, listener=listener)
-        proven = proof.prove(running, outside=outside or (), plug=plug, listener=listener)
+        checks = Choice(run_checks, only_checks, expression)
+        proven = proof.prove(running, outside=outside or (), plug=plug, checks=checks, listener=listener)
     written = proof.write(proven, report) if report is not None else ()
     if as_json:
         say_json(to_json(proven.report))

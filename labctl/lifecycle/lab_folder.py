@@ -16,7 +16,10 @@ from labctl.spec.model import FileStep, LabSpec, ScriptStep
 from labctl.spec.source import FILE_NAME
 
 LOCK_NAME = "lab.lock.yaml"
-_NEVER = ("__pycache__", ".DS_Store")
+BUNDLE_MARK = ".from-bundle"
+"""A file that says that the lab came in a bundle and nobody here has allowed its checks to run."""
+
+_NEVER = ("__pycache__", ".DS_Store", ".pytest_cache", BUNDLE_MARK)
 
 
 @dataclass(frozen=True, slots=True)

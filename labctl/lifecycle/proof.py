@@ -12,7 +12,8 @@ from typing import Any
 from labctl.errors import LabctlError
 from labctl.events import Listener, ignore
 from labctl.host.files import private_folder, write_atomic
-from labctl.lifecycle import revision
+from labctl.lifecycle import checking, revision
+from labctl.lifecycle.checking import Choice
 from labctl.lifecycle.locate import Running
 from labctl.plan.model import LabPlan
 from labctl.verify.guests import GuestSession
@@ -33,18 +34,31 @@ class Proof:
     since: Changes | None
 
 
-def prove(lab: Running, *, outside: Sequence[str] = (), plug: bool = False, listener: Listener = ignore) -> Proof:
-    """Probe a running instance and keep the report in its folder.
+def prove(
+    lab: Running,
+    *,
+    outside: Sequence[str] = (),
+    plug: bool = False,
+    checks: Choice = checking.USUAL,
+    listener: Listener = ignore,
+) -> Proof:
+    """Probe a running instance, then run the lab's own checks, and keep the report in its folder.
 
     outside: ``ADDRESS:PORT`` of hosts that the user wants shown to be out of reach; nobody else's address is sent to.
     plug: a sealed guest without an agent may have its cable plugged in before and after its probes.
+    Raises UsageError for what cannot be done, HostError where no canary can be planted.
     """
-    with GuestSession(lab.provider, lab.plan, plug=plug) as session:
-        report = verify(lab.plan, session, sealed=lab.record.sealed, outside=outside, listener=listener)
+    todo = checking.task(lab, checks)
+    if checks.only:
+        report = checking.unprobed(lab)
+    else:
+        with GuestSession(lab.provider, lab.plan, plug=plug) as session:
+            report = verify(lab.plan, session, sealed=lab.record.sealed, outside=outside, listener=listener)
+    report = checking.complete(report, lab, todo, checks, plug=plug, listener=listener)
     origin = revision.origin(Path(lab.record.spec_file))
     report = replace(report, origin=replace(origin, images=_images(lab)))
     folder = private_folder(lab.folder.reports)
-    document, before = to_json(report), _latest(folder)
+    document, before = to_json(report), _latest(folder) if report.flows else None
     path = folder / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(report.finished))}.json"
     write_atomic(path, json.dumps(document, indent=2) + "\n", mode=0o600)
     return Proof(report, path, lab.plan, changes(before, document))
@@ -68,12 +82,12 @@ def _images(lab: Running) -> tuple[MachineImage, ...]:
 
 
 def _latest(folder: Path) -> Mapping[str, Any] | None:
-    """The newest report in a folder that is JSON; None where there is none."""
+    """The newest report in a folder that is JSON and says of flows; None where there is none."""
     for path in sorted(folder.glob("*.json"), reverse=True):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(document, dict):
+        if isinstance(document, dict) and document.get("flows"):
             return document
     return None

@@ -31,7 +31,7 @@ def init(target: Path, template: str, *, name: str | None = None) -> Path:
     if name is not None and _as_name(Path("/") / name) != name:
         hint = "Use small letters, digits and hyphens, a letter first. Nothing was written."
         raise UsageError(f"{name!r} cannot name a lab", hint=hint)
-    shutil.copytree(source, target, dirs_exist_ok=True)
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
     write_atomic(target / _SCHEMA, schema_text())
     text = lab.read_text(encoding="utf-8")
     text = re.sub(r"(?m)^name: .*$", f"name: {name or _as_name(target)}", text, count=1)

@@ -17,11 +17,15 @@ from labctl.images import leftovers, transfer
 from labctl.images.transfer import Delivery
 from labctl.lifecycle import archive, lab_folder, lockfile, manifest
 from labctl.lifecycle.archive import Reader
-from labctl.lifecycle.lab_folder import LOCK_NAME
+from labctl.lifecycle.lab_folder import BUNDLE_MARK, LOCK_NAME
 from labctl.lifecycle.manifest import Blob, LabFile, Manifest
 from labctl.providers import PROVIDERS
 
 _SPARE = 64 << 20  # bytes that stay free on a disk
+_MARK_TEXT = """\
+This lab came out of a bundle. If it has checks of its own, they are programs that would run on this computer with your
+rights, so labctl verify leaves them out. Read them; labctl verify --checks runs them and removes this file.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ def unbundle(file: Path, folder: Path | None = None, listener: Listener = ignore
         _check_space(contents, deliveries, target)
         with _written(target):
             _unpack(reader, draft, deliveries, listener)
+            files.write_atomic(draft / BUNDLE_MARK, _MARK_TEXT)  # over a file of that name in the bundle
         _check_lock(draft / LOCK_NAME, contents)
         for delivery in deliveries:
             delivery.check()

@@ -137,6 +137,22 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """One of the lab's own checks, as it went.
+
+    id: pytest's, relative to the lab's folder. name: the first line of its docstring, else what it is called. message:
+    why it is no PASS, as plain text of several lines. points: what its author says that it is worth, None for nothing.
+    """
+
+    id: str
+    name: str
+    verdict: Verdict
+    message: str = ""
+    seconds: float = 0.0
+    points: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """All that was found out about one instance. started and finished are seconds since the epoch."""
 
@@ -149,6 +165,7 @@ class Report:
     flows: tuple[ProbedFlow, ...]
     host_evidence: tuple[Finding, ...]
     origin: Origin = Origin()
+    checks: tuple[Check, ...] = ()
 
     @property
     def summary(self) -> dict[Verdict, int]:
@@ -158,11 +175,12 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict of all; a report without a single flow shows nothing, so it is INCONCLUSIVE."""
-        found = {flow.verdict for flow in self.flows} | {finding.verdict for finding in self.host_evidence}
+        """The worst verdict of all; a report without a single flow or check shows nothing, so it is INCONCLUSIVE."""
+        tried = [flow.verdict for flow in self.flows] + [check.verdict for check in self.checks]
+        found = {*tried, *(finding.verdict for finding in self.host_evidence)}
         if Verdict.FAIL in found:
             return Verdict.FAIL
-        return Verdict.INCONCLUSIVE if Verdict.INCONCLUSIVE in found or not self.flows else Verdict.PASS
+        return Verdict.INCONCLUSIVE if Verdict.INCONCLUSIVE in found or not tried else Verdict.PASS
 
 
 def verdict(expected: Expected, rejected: bool, evidence: Evidence, controls: Sequence[Control]) -> Verdict:

@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, TypedDict
 
 from labctl import __version__
 from labctl.errors import ExitCode
+from labctl.verify import checks
 from labctl.verify.model import Evidence, Finding, Origin, ProbedFlow, Report, Verdict
 
 REPORT_VERSION = 1
@@ -62,15 +63,6 @@ class FindingEntry(TypedDict):
     verdict: VerdictWord
 
 
-class CheckEntry(TypedDict):
-    """One of the lab's own checks. id: what the author calls it. seconds: how long it took."""
-
-    id: str
-    verdict: VerdictWord
-    message: str
-    seconds: float
-
-
 class ImageEntry(TypedDict):
     """What a machine's disk was made from; digest is None where the engine does not know."""
 
@@ -104,7 +96,7 @@ class Document(TypedDict):
     summary: dict[str, int]
     flows: list[FlowEntry]
     host_evidence: list[FindingEntry]
-    checks: NotRequired[list[CheckEntry]]
+    checks: list[checks.CheckEntry]
     digest: str
 
 
@@ -134,6 +126,7 @@ def to_json(report: Report) -> Document:
         "summary": {verdict.value: count for verdict, count in report.summary.items()},
         "flows": [_flow(flow) for flow in report.flows],
         "host_evidence": [_finding(finding) for finding in report.host_evidence],
+        "checks": [checks.to_json(check) for check in report.checks],
         "digest": "",
     }
     document["digest"] = digest(document)

@@ -52,8 +52,11 @@ def _suites(document: Document) -> Iterator[tuple[str, list[_Case]]]:
     for source in dict.fromkeys(flow["source"] for flow in document["flows"]):
         yield source, [_flow(flow) for flow in document["flows"] if flow["source"] == source]
     yield "host side", list(_host_side(document))
-    if checks := document.get("checks"):
-        yield "checks", [_Case(c["id"], c["verdict"], c["message"], seconds=c["seconds"]) for c in checks]
+    if checks := document["checks"]:
+        yield (
+            "checks",
+            [_Case(f"{c['name']} ({c['id']})", c["verdict"], c["message"], seconds=c["seconds"]) for c in checks],
+        )
 
 
 def _flow(flow: FlowEntry) -> _Case:
@@ -84,7 +87,7 @@ def _host_side(document: Document) -> Iterator[_Case]:
     for finding in findings:
         subject = finding["machine"] or "lab"
         yield _Case(f"{finding['kind']}: {subject}: {finding['details']}", finding["verdict"], finding["details"])
-    if not document["flows"]:
+    if not document["flows"] and not document["checks"]:
         yield _Case("something was probed", "INCONCLUSIVE", "no flow was probed, so nothing is proven")
 
 

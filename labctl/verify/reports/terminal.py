@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+from labctl.verify import checks
 from labctl.verify.model import Report, Verdict
 from labctl.verify.reports.causes import Cause, causes
 from labctl.verify.reports.changes import Changes
@@ -33,8 +34,14 @@ def show(report: Report, file: IO[str] | None = None, *, verbose: bool = False, 
     console = Console(file=file, highlight=False)
     if not console.is_terminal:
         console = Console(file=file, highlight=False, width=_PIPED_WIDTH)
-    console.print(_matrix(document))
-    for text, style in (*_problems(document, verbose), *_since(since), (_sum(report), _STYLE[report.verdict])):
+    if report.flows:
+        console.print(_matrix(document))
+    for text, style in (
+        *_problems(document, verbose),
+        *_checks(report),
+        *_since(since),
+        (_sum(report), _STYLE[report.verdict]),
+    ):
         console.print(Text(text, style=style), soft_wrap=True)
 
 
@@ -50,6 +57,13 @@ def _problems(document: Document, verbose: bool) -> Iterator[_Line]:
     for finding in document["host_evidence"]:
         if finding["verdict"] == "PASS":
             yield f"note: {finding['details']}", "dim"
+
+
+def _checks(report: Report) -> Iterator[_Line]:
+    for verdict, sentence, details in checks.told(report.checks):
+        yield f"{_MARK[verdict]} {verdict}  {sentence}", _STYLE[verdict]
+        if details:
+            yield details, "dim"
 
 
 def _every(flows: Sequence[FlowEntry]) -> Iterator[_Line]:
@@ -152,4 +166,6 @@ def _reasons(flow: FlowEntry) -> list[str]:
 
 def _sum(report: Report) -> str:
     counts = ", ".join(f"{count} {verdict}" for verdict, count in report.summary.items())
-    return f"{report.verdict}: {len(report.flows)} flows, {counts}, in {report.finished - report.started:.1f} s"
+    flows = [f"{len(report.flows)} flows, {counts}"] if report.flows or not report.checks else []
+    tried = "; ".join([*flows, *checks.counted(report.checks)])
+    return f"{report.verdict}: {tried}, in {report.finished - report.started:.1f} s"

@@ -1,0 +1,96 @@
+"""A running lab as its checks see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labctl.errors import GuestError, LabctlError, UsageError
+from labctl.lifecycle import locate
+from labctl.plan.model import LabPlan
+from labctl.providers.base import ExecResult
+from labctl.verify.guests import GuestSession
+
+if TYPE_CHECKING:
+    from testinfra.host import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """One running copy of a lab. Everything in guests is done as root, over labctl's own way in."""
+
+    name: str
+    instance: str
+    provider: str
+    plan: LabPlan
+    _session: GuestSession = field(repr=False, compare=False)
+
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """The machines' names, in the order of the lab file."""
+        return tuple(machine.name for machine in self.plan.machines)
+
+    def machine(self, name: str) -> Host:
+        """A machine as a testinfra host. Raises UsageError where the lab has none of that name."""
+        return self._session.host(self._known(name))
+
+    def exec(self, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> ExecResult:
+        """Run a program in a machine: its exit code and what it wrote, as bytes. timeout is in seconds.
+
+        Raises GuestError where the machine does not answer in time, UsageError where there is none of that name.
+        """
+        if isinstance(argv, str):
+            raise UsageError(
+                f"exec takes a list of words, not {argv!r}", hint="A shell's line: machine(NAME).run(LINE)."
+            )
+        return self._session.run(self._known(machine), argv, stdin=stdin, timeout=timeout)
+
+    def address(self, machine: str, network: str | None = None) -> str:
+        """An address of a machine, IPv4 before IPv6; on that network where one is named. Raises UsageError."""
+        for interface in self.plan.machine(self._known(machine)).interfaces:
+            if network in (None, interface.network) and interface.addresses():
+                return str(interface.addresses()[0])
+        raise UsageError(f"{machine} has no address{f' on {network}' if network else ''}")
+
+    def _known(self, name: str) -> str:
+        if name not in self.machines:
+            raise UsageError(
+                f"{self.name} has no machine called {name!r}", hint=f"Machines: {', '.join(self.machines)}."
+            )
+        return name
+
+
+class Labs:
+    """The labs of one run of pytest: each is looked up once, and its connections are shared. ``close`` ends them."""
+
+    def __init__(self, instance: str, *, plug: bool) -> None:
+        self._instance, self._plug = instance, plug
+        self._open: dict[Path, Lab | LabctlError] = {}
+        self._stack = ExitStack()
+
+    def get(self, target: Path) -> Lab:
+        """The running lab of a file. Raises LabctlError with a hint where it is not up."""
+        if target not in self._open:
+            try:
+                self._open[target] = self._enter(target)
+            except LabctlError as error:
+                self._open[target] = error
+        found = self._open[target]
+        if isinstance(found, LabctlError):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """End the connections."""
+        self._stack.close()
+
+    def _enter(self, target: Path) -> Lab:
+        running = locate.find(target, instance=self._instance)
+        plan = running.plan
+        if not any(machine.state == "running" for machine in running.provider.observe(plan).machines):
+            raise GuestError(f"no machine of {plan.lab}/{plan.instance} runs", hint=f"labctl up {target.parent}")
+        session = self._stack.enter_context(GuestSession(running.provider, plan, plug=self._plug))
+        return Lab(plan.lab, plan.instance, running.record.provider, plan, session)
