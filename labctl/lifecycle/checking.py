@@ -28,6 +28,7 @@ SECONDS = 900.0
 
 _RAN = (0, 1)  # statuses of pytest that mean that all checks have run
 _NOTHING = 5  # pytest found no check
+_USAGE = 4  # pytest does not understand its command line: the -k
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,10 @@ def run(
             argv, heard, timeout=seconds, cwd=home / "work"
         )
         ending = _ending(result, seconds)
-        checks = journal.read(f"it did not end: {ending}" if ending else "pytest left it out")
+        checks = journal.read(f"it did not end: {ending.splitlines()[0]}" if ending else "pytest left it out")
         listener(Event("done", "checks", seconds=result.seconds))
+    if result.code == _USAGE:
+        checks = ()  # pytest looked for them and ran none, because of what it says
     if ending or not checks:
         missing = f"no check fits -k {expression}" if expression else "there is no check in it"
         why = ending or (missing if result.code in (*_RAN, _NOTHING) else _said(result))

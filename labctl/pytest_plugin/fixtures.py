@@ -59,10 +59,10 @@ def lab(request: pytest.FixtureRequest) -> Lab:
     file = Path(chosen).absolute() if chosen else lab_above(request.path.parent)
     if file is None:
         pytest.fail(f"{request.path} is in no lab: there is no lab.yaml above it", pytrace=False)
-    try:
-        return request.config.stash[_LABS].get(file)
-    except LabctlError as error:
-        pytest.fail("\n".join(filter(None, (error.brief, error.details, error.hint))), pytrace=False)
+    found = request.config.stash[_LABS].get(file)
+    if isinstance(found, LabctlError):
+        pytest.fail("\n".join(filter(None, (found.brief, found.details, found.hint))), pytrace=False)
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -71,17 +71,14 @@ class Labs:
         self._open: dict[Path, Lab | LabctlError] = {}
         self._stack = ExitStack()
 
-    def get(self, target: Path) -> Lab:
-        """The running lab of a file. Raises LabctlError with a hint where it is not up."""
+    def get(self, target: Path) -> Lab | LabctlError:
+        """The running lab of a file, or with a hint why there is none: it is not up."""
         if target not in self._open:
             try:
                 self._open[target] = self._enter(target)
             except LabctlError as error:
                 self._open[target] = error
-        found = self._open[target]
-        if isinstance(found, LabctlError):
-            raise found
-        return found
+        return self._open[target]
 
     def close(self) -> None:
         """End the connections."""

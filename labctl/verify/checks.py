@@ -52,7 +52,7 @@ def counted(checks: Sequence[Check]) -> list[str]:
     """How the checks went, as one part of a sentence; none where there are no checks."""
     counts = Counter(check.verdict for check in checks)
     parts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
-    return [f"{len(checks)} checks, {parts}"] if checks else []
+    return [f"{len(checks)} {'check' if len(checks) == 1 else 'checks'}, {parts}"] if checks else []
 
 
 @dataclass(frozen=True, slots=True)
