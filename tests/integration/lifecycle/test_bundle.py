@@ -21,6 +21,7 @@ from labctl.images import list_images, store
 from labctl.images.pinning import BUNDLED
 from labctl.lifecycle import bundle, converge, locate, lockfile, pins
 from labctl.lifecycle.bundle import Bundled
+from labctl.lifecycle.lab_folder import BUNDLE_MARK
 from labctl.lifecycle.unbundle import unbundle
 from labctl.providers import PROVIDERS
 from tests.support.store import put, write_lab
@@ -132,7 +133,9 @@ def test_a_lab_comes_out_as_it_went_in_with_its_images_and_comes_up(
     assert (out.folder, out.lab, out.fresh) == (Path("tiny"), "tiny", True)
     assert out.added == ("debian-12", "debian-12 with curl, nginx-light")
     expected = {name: data for name, data in tree(lab).items() if not name.startswith(".")}
-    assert tree(room / "tiny") == expected
+    out = tree(room / "tiny")
+    assert b"--checks" in out.pop(BUNDLE_MARK)
+    assert out == expected
     assert (room / "tiny/checks/run.sh").stat().st_mode & 0o777 == 0o755
     assert (room / "tiny/lab.yaml").stat().st_mode & 0o777 == 0o644
     assert [p.name for p in room.iterdir()] == ["tiny"]
@@ -382,3 +385,21 @@ def test_the_command_line_bundles_and_brings_a_bundle_up(lab: Path, tmp_path: Pa
     assert "there already; 0 of 2 images were new" in labctl("unbundle", "tiny.labz")
     assert "is no bundle" in labctl("unbundle", "tiny/lab.yaml", code=1)
     assert "cannot be read" in labctl("up", "gone.labz", code=1)
+
+
+def test_checks_out_of_a_bundle_stay_marked_until_somebody_takes_the_mark_away(
+    lab: Path, room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lab / BUNDLE_MARK).write_text("a mark of the sender's")
+    done = pack(lab, room / "tiny.labz")
+    assert f"lab/{BUNDLE_MARK}" not in names(done.file)
+    enter(room, monkeypatch)
+    unbundle(done.file)
+    mark = room / "tiny" / BUNDLE_MARK
+    assert "came out of a bundle" in mark.read_text()
+    again = unbundle(done.file)
+    assert not again.fresh
+    assert mark.exists()
+    mark.unlink()
+    unbundle(done.file)
+    assert not mark.exists()

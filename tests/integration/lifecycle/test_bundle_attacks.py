@@ -16,6 +16,7 @@ import pytest
 from labctl.errors import LabctlError
 from labctl.images import store
 from labctl.lifecycle import bundle, locate
+from labctl.lifecycle.lab_folder import BUNDLE_MARK
 from labctl.lifecycle.unbundle import unbundle
 from labctl.providers import PROVIDERS
 from tests.support.forge import Forgery, plain
@@ -67,6 +68,14 @@ def refused(file: Path, room: Path) -> str:
 
 def test_a_forger_who_changes_nothing_is_believed(forgery: Forgery, tmp_path: Path) -> None:
     assert unbundle(forgery.write(tmp_path / "x.labz")).fresh
+
+
+def test_a_forger_cannot_forge_the_mark_that_keeps_checks_from_running(forgery: Forgery, tmp_path: Path) -> None:
+    entry = next(f for f in forgery.table["files"] if f["path"] == "README.md")
+    forgery.members[forgery.index("lab/README.md")][0].name = f"lab/{BUNDLE_MARK}"
+    entry["path"] = BUNDLE_MARK
+    folder = unbundle(forgery.write(tmp_path / "x.labz")).folder
+    assert "came out of a bundle" in (folder / BUNDLE_MARK).read_text()
 
 
 PATHS = [
