@@ -92,6 +92,7 @@ app.command("list", rich_help_panel=RUN)(run_commands.list_)
 app.command("down", rich_help_panel=RUN)(run_commands.down)
 app.command("destroy", rich_help_panel=RUN)(run_commands.destroy)
 
+app.command("reset", rich_help_panel=RUN)(checkpoint_commands.reset)
 app.add_typer(checkpoint_commands.snapshot, name="snapshot", rich_help_panel=RUN)
 app.command("seal", rich_help_panel=RUN)(checkpoint_commands.seal)
 app.command("unseal", rich_help_panel=RUN)(checkpoint_commands.unseal)

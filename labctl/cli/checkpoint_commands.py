@@ -69,6 +69,33 @@ def restore(
         say(f"Restored {restored.name}: {len(restored.machines)} machines, in {seconds:.1f} s.")
 
 
+def reset(
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Put a lab back to what it was after its first `up`. What has happened in its machines since is gone.
+
+    It goes back to the checkpoint called `fresh`, which `up` keeps of every lab that it has made anew; it asks nothing,
+    just as `labctl snapshot restore fresh`, which does the same. To go back to another state from now on, delete that
+    checkpoint and save one by the same name.
+    """
+    from labctl.lifecycle import fresh, inspect, locate
+
+    began = time.monotonic()
+    with progress(quiet or as_json) as listener:
+        running = locate.find(lab, instance=instance, listener=listener)
+        restored = fresh.reset(running, listener=listener)
+    seconds, late = time.monotonic() - began, inspect.behind(locate.running(running.folder))
+    if as_json:
+        say_json({**_fields(restored), "seconds": round(seconds, 2), "behind": late})
+        return
+    say(f"{running.plan.lab}/{running.plan.instance} is as it was {_when(restored)}, after {seconds:.1f} s.")
+    if late:
+        remark(f"{late} `labctl up` makes it so.")
+
+
 @snapshot.command("list")
 def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_json: JsonOption = False) -> None:
     """List the checkpoints of a lab, the oldest first."""
@@ -81,9 +108,9 @@ def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_js
         rows = [
             (
                 f"{one.name} *" if one.id == found.current else one.name,
-                time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created)),
+                _when(one),
                 ", ".join(f"{name} ({state})" for name, state in one.machines.items()),
-                "sealed" if one.sealed else "",
+                ", ".join(word for word in ("automatic" * one.automatic, "sealed" * one.sealed) if word),
             )
             for one in found.checkpoints
         ]
@@ -157,6 +184,10 @@ def _tell(machines: tuple[str, ...], what: str, as_json: bool) -> None:
         say(f"No machine runs; the lab starts {what}.")
 
 
+def _when(one: Checkpoint) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created))
+
+
 def _listing(lab: Path, instance: str) -> Listing:
     from labctl.lifecycle import checkpoint, locate
 
@@ -173,6 +204,7 @@ def _fields(one: Checkpoint) -> dict[str, object]:
         "skew": one.skew,
         "witnesses": one.witnesses,
         "sealed": one.sealed,
+        "automatic": one.automatic,
     }
 
 

@@ -34,6 +34,9 @@ def up(
     only_locked: Annotated[
         bool, typer.Option("--locked", help="Start from the images that lab.lock.yaml pins, or not at all.")
     ] = False,
+    keep_fresh: Annotated[
+        bool, typer.Option("--fresh/--no-fresh", help="Keep the state of a new lab for `labctl reset`.")
+    ] = True,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -43,7 +46,7 @@ def up(
     Safe to interrupt at any moment; the next `up` goes on from there. A bundle (LAB.labz) is unpacked into a folder
     with the lab's name here, and comes up from the images in it.
     """
-    from labctl.lifecycle import converge, locate
+    from labctl.lifecycle import converge, fresh, locate
 
     if lab.suffix == ".labz" and not lab.is_dir():
         lab, provider, only_locked = *_unpacked(lab, provider, dry_run, quiet or as_json), True
@@ -53,6 +56,8 @@ def up(
         return
     with progress(quiet or as_json) as listener:
         outcome = converge.up(draft, listener=listener, jobs=jobs, only_locked=only_locked)
+        if keep_fresh:
+            fresh.keep(draft.folder, outcome, listener=listener)
     _tell_up(outcome, lab, as_json)
 
 

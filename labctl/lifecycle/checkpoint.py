@@ -32,10 +32,11 @@ class Listing:
     current: str | None
 
 
-def save(lab: Running, name: str, *, listener: Listener = ignore) -> Checkpoint:
+def save(lab: Running, name: str, *, automatic: bool = False, listener: Listener = ignore) -> Checkpoint:
     """Keep the state of all machines, disks and memory, under a name that is not taken.
 
-    The machines stand still meanwhile. Where one of them cannot be saved, nothing is kept and all go on.
+    The machines stand still meanwhile. Where one of them cannot be saved, nothing is kept and all go on. automatic:
+    nobody has asked for it by name.
     """
     check_name(name)
     with locked(lab.folder.lab, lab.folder.instance):
@@ -57,6 +58,7 @@ def save(lab: Running, name: str, *, listener: Listener = ignore) -> Checkpoint:
             files=lab.record.files,
             machines={machine: "running" if machine in running else "stopped" for machine in machines},
             sealed=lab.record.sealed,
+            automatic=automatic,
         )
         notes.write(checkpoint)
         began = time.monotonic()
@@ -68,7 +70,7 @@ def save(lab: Running, name: str, *, listener: Listener = ignore) -> Checkpoint:
             raise
         notes.write(replace(checkpoint, complete=True))
         notes.set_current(checkpoint.id)
-        witness.leave(lab, checkpoint.witnesses, f"after {checkpoint.key}")
+        witness.leave(lab, checkpoint.witnesses, f"after {checkpoint.key}", soon=True)
         listener(Event("done", "save", message=name, seconds=time.monotonic() - began))
         return replace(checkpoint, complete=True)
 

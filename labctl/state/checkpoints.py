@@ -31,7 +31,7 @@ class Checkpoint:
     checkpoint that the instance went on from. created: seconds since the epoch. files: as in the record. machines: name
     to ``running`` or ``stopped``. skew: seconds between the first and the last machine standing still; None where fewer
     than two ran. witnesses: machines in which labctl left a mark to know the state again by. sealed: whether the
-    management path was cut.
+    management path was cut. automatic: labctl has made it by itself.
     """
 
     id: str
@@ -45,6 +45,7 @@ class Checkpoint:
     skew: float | None = None
     witnesses: tuple[str, ...] = ()
     sealed: bool = False
+    automatic: bool = False
     labctl: str = __version__
     version: int = VERSION
 

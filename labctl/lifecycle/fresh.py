@@ -1,0 +1,75 @@
+"""``fresh``: the checkpoint that ``up`` keeps of a lab that is complete and untouched, and that ``reset`` goes back to.
+
+What a user has done in a machine is never taken for fresh, and never thrown away unasked: ``up`` keeps the state only
+where it has made every machine anew. After an ``up`` that changed some machines and kept others the old ``fresh`` stays
+as it is, and ``up`` says so; who wants the present state instead deletes that one and saves another by the same name.
+One that a user has saved is the user's: ``reset`` goes back to it, ``up`` leaves it alone.
+"""
+
+from __future__ import annotations
+
+import time
+
+from labctl.errors import LabctlError, UsageError
+from labctl.events import Event, Listener, ignore
+from labctl.lifecycle import checkpoint
+from labctl.lifecycle.converge import Outcome
+from labctl.lifecycle.locate import Running, running
+from labctl.plan.diff import Action
+from labctl.state.checkpoints import Checkpoint, CheckpointFolder
+from labctl.state.record import InstanceFolder
+
+NAME = "fresh"
+_HOW = f"`labctl snapshot delete {NAME}`, then `labctl snapshot save {NAME}`, makes it go back to the present state."
+_ANEW: tuple[Action, ...] = ("create", "replace", "remove")
+
+
+def keep(folder: InstanceFolder, outcome: Outcome, *, listener: Listener = ignore) -> Checkpoint | None:
+    """After an ``up``: keep the state as ``fresh`` where nobody can have done anything in it yet. Gives what was kept.
+
+    A lab that cannot be kept is up all the same, so what goes wrong is a warning.
+    """
+    actions = {change.action for change in outcome.changes} - {"keep"}
+    if not actions or not outcome.plan.machines:
+        return None
+    try:
+        lab = running(folder, listener=listener)
+        if lab.provider.checkpoints(lab.plan) is None:
+            return None
+        there = _there(folder)
+        anew = all(change.action in _ANEW for change in outcome.changes)
+        if there is not None and not (anew and there.automatic):
+            listener(Event("warning", NAME, message=_stale(there)))
+            return None
+        if not anew:
+            return None
+        if there is not None:  # of machines whose disks are gone: nothing could be brought back from it
+            checkpoint.delete(lab, NAME)
+        return checkpoint.save(lab, NAME, automatic=True, listener=listener)
+    except LabctlError as error:
+        why = ": ".join(part for part in (error.brief, error.details) if part)
+        listener(Event("warning", NAME, message=f"not kept, so `labctl reset` has nothing to go back to: {why}"))
+        return None
+
+
+def reset(lab: Running, *, listener: Listener = ignore) -> Checkpoint:
+    """Put all machines back to ``fresh``; what has happened in them since is gone.
+
+    Raises UsageError where there is none or where it is of other machines, and what ``checkpoint.restore`` raises.
+    """
+    if _there(lab.folder) is None:
+        raise UsageError(
+            f"{lab.plan.lab}/{lab.plan.instance} has no checkpoint called {NAME!r} to go back to",
+            details="`labctl up` keeps one when it has made all machines anew, unless it was told --no-fresh.",
+            hint=f"labctl snapshot save {NAME} makes the present state the one to go back to.",
+        )
+    return checkpoint.restore(lab, NAME, listener=listener)
+
+
+def _there(folder: InstanceFolder) -> Checkpoint | None:
+    return next((one for one in CheckpointFolder(folder).whole() if one.name == NAME), None)
+
+
+def _stale(there: Checkpoint) -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(there.created))
+    return f"`labctl reset` goes back to {since}, before this change. {_HOW}"
