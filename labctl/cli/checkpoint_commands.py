@@ -22,6 +22,8 @@ snapshot = typer.Typer(
     "`labctl snapshot save clean`, break things, `labctl snapshot restore clean`.",
 )
 
+_NONE = "There are no checkpoints. `labctl snapshot save NAME` makes one."
+
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What the checkpoint is called.")]
 
 
@@ -103,7 +105,7 @@ def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_js
     if as_json:
         say_json({"current": found.current, "checkpoints": [_fields(one) for one in found.checkpoints]})
     elif not found.checkpoints:
-        remark("There are no checkpoints. `labctl snapshot save NAME` makes one.")
+        remark(_NONE)
     else:
         rows = [
             (
@@ -121,6 +123,8 @@ def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_js
 def tree(lab: LabArgument = Path(), instance: InstanceOption = "default") -> None:
     """Show which checkpoint was made after which; the lab goes on from the one with a star."""
     found = _listing(lab, instance)
+    if not found.checkpoints:
+        remark(_NONE)
     for line in _branches(found, None, ""):
         say(line)
 

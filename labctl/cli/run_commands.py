@@ -37,6 +37,7 @@ def up(
     keep_fresh: Annotated[
         bool, typer.Option("--fresh/--no-fresh", help="Keep the state of a new lab for `labctl reset`.")
     ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Start machines that do not fit on this host.")] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -55,7 +56,7 @@ def up(
         _rehearse_up(draft, only_locked, as_json)
         return
     with progress(quiet or as_json) as listener:
-        outcome = converge.up(draft, listener=listener, jobs=jobs, only_locked=only_locked)
+        outcome = converge.up(draft, listener=listener, jobs=jobs, only_locked=only_locked, force=force)
         if keep_fresh:
             fresh.keep(draft.folder, outcome, listener=listener)
     _tell_up(outcome, lab, as_json)

@@ -8,6 +8,7 @@ from pathlib import Path
 from labctl.errors import UsageError
 from labctl.lifecycle.locate import Running
 from labctl.providers.base import ExecResult
+from labctl.spec.problems import choices
 
 
 def pick(lab: Running, machine: str | None) -> str:
@@ -17,7 +18,7 @@ def pick(lab: Running, machine: str | None) -> str:
         return names[0]
     if machine not in names:
         what = f"{lab.plan.lab} has no machine called {machine!r}" if machine else "say which machine"
-        raise UsageError(what, hint=f"Machines: {', '.join(names)}.")
+        raise UsageError(what, hint=choices("Machines", names, machine or ""))
     return machine
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from labctl.errors import HostError, LabctlError, UsageError
 from labctl.events import Listener, ignore
-from labctl.lifecycle import checkpoint, sealing
+from labctl.lifecycle import capacity, checkpoint, sealing
 from labctl.lifecycle.locate import Draft, Running, engine_of, running
 from labctl.plan.diff import STRENGTH, Action, Change, PlanDiff, compare
 from labctl.plan.model import LabPlan, MachinePlan
@@ -53,10 +53,13 @@ def difference(draft: Draft) -> PlanDiff:
     return _decide(draft, _file_digests(draft.spec, draft.plan))
 
 
-def up(draft: Draft, *, listener: Listener = ignore, jobs: int = 4, only_locked: bool = False) -> Outcome:
+def up(
+    draft: Draft, *, listener: Listener = ignore, jobs: int = 4, only_locked: bool = False, force: bool = False
+) -> Outcome:
     """Make what runs equal to the spec. Idempotent; safe to repeat after any interruption.
 
     jobs: machines worked on at once. only_locked: start from the lock file's images or, before anything is made, fail.
+    force: start machines although they do not fit on this host.
     Raises BusyError where another labctl works on the instance, HostError, ImageError, ProviderError, GuestError.
     """
     from labctl.lifecycle import pins  # for the same reason as in boot_images
@@ -83,6 +86,7 @@ def up(draft: Draft, *, listener: Listener = ignore, jobs: int = 4, only_locked:
         check_capabilities(draft.plan, engine.capabilities(draft.plan))
         images = boot_images(draft.plan, draft.backend.images, listener, choice.images)
         choice.compare(draft, {name: image.digest for name, image in images.items()}, listener)
+        capacity.check(lab, diff.actions(), images, observed, force=force, listener=listener)
         draft.folder.write_record(replace(record, files=draft.record.files if draft.record else {}))
         draft.folder.begin(draft.plan)
         # Provisioning goes by the management path.

@@ -12,6 +12,7 @@ import time
 
 from labctl.errors import LabctlError, UsageError
 from labctl.events import Event, Listener, ignore
+from labctl.host.room import free_bytes
 from labctl.lifecycle import checkpoint
 from labctl.lifecycle.converge import Outcome
 from labctl.lifecycle.locate import Running, running
@@ -21,6 +22,8 @@ from labctl.state.record import InstanceFolder
 
 NAME = "fresh"
 _HOW = f"`labctl snapshot delete {NAME}`, then `labctl snapshot save {NAME}`, makes it go back to the present state."
+_NOT_KEPT = "not kept, so `labctl reset` has nothing to go back to"
+_DISK_LEFT = 1 << 30
 _ANEW: tuple[Action, ...] = ("create", "replace", "remove")
 
 
@@ -29,26 +32,19 @@ def keep(folder: InstanceFolder, outcome: Outcome, *, listener: Listener = ignor
 
     A lab that cannot be kept is up all the same, so what goes wrong is a warning.
     """
-    actions = {change.action for change in outcome.changes} - {"keep"}
-    if not actions or not outcome.plan.machines:
+    if all(change.action == "keep" for change in outcome.changes):
         return None
     try:
         lab = running(folder, listener=listener)
-        if lab.provider.checkpoints(lab.plan) is None:
-            return None
         there = _there(folder)
-        anew = all(change.action in _ANEW for change in outcome.changes)
-        if there is not None and not (anew and there.automatic):
-            listener(Event("warning", NAME, message=_stale(there)))
-            return None
-        if not anew:
+        if lab.provider.checkpoints(lab.plan) is None or not _may(lab, outcome, there, listener):
             return None
         if there is not None:  # of machines whose disks are gone: nothing could be brought back from it
             checkpoint.delete(lab, NAME)
         return checkpoint.save(lab, NAME, automatic=True, listener=listener)
     except LabctlError as error:
         why = ": ".join(part for part in (error.brief, error.details) if part)
-        listener(Event("warning", NAME, message=f"not kept, so `labctl reset` has nothing to go back to: {why}"))
+        listener(Event("warning", NAME, message=f"{_NOT_KEPT}: {why}"))
         return None
 
 
@@ -68,6 +64,21 @@ def reset(lab: Running, *, listener: Listener = ignore) -> Checkpoint:
 
 def _there(folder: InstanceFolder) -> Checkpoint | None:
     return next((one for one in CheckpointFolder(folder).whole() if one.name == NAME), None)
+
+
+def _may(lab: Running, outcome: Outcome, there: Checkpoint | None, listener: Listener) -> bool:
+    """Whether this is the state of a new lab, and there is room for it; where a user would wonder, says why not."""
+    anew = all(change.action in _ANEW for change in outcome.changes)
+    if there is not None and not (anew and there.automatic):
+        listener(Event("warning", NAME, message=_stale(there)))
+        return False
+    # a checkpoint takes what the machines use of their memory
+    most, free = sum(machine.memory for machine in lab.plan.machines), free_bytes(lab.folder.path)
+    if anew and free is not None and most + _DISK_LEFT > free:
+        said = f"{_NOT_KEPT}: it takes up to {most >> 20} MiB of disk and {free >> 20} MiB are free"
+        listener(Event("warning", NAME, message=said))
+        return False
+    return anew and bool(lab.plan.machines)
 
 
 def _stale(there: Checkpoint) -> str:

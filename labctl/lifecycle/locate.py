@@ -15,6 +15,7 @@ from labctl.providers import PROVIDERS
 from labctl.providers.base import Backend, Provider
 from labctl.spec.load import load
 from labctl.spec.model import LabSpec
+from labctl.spec.problems import choices
 from labctl.state.record import InstanceFolder, Record, instances
 
 DEFAULT_INSTANCE = "default"
@@ -42,7 +43,7 @@ def choose_backend(
     for name, why in asked:
         if name:
             if name not in PROVIDERS:
-                raise UsageError(f"there is no provider called {name!r}", hint=f"Providers: {', '.join(PROVIDERS)}.")
+                raise UsageError(f"there is no provider called {name!r}", hint=choices("Providers", PROVIDERS, name))
             return PROVIDERS[name], why
     missing: list[str] = []
     for name in PREFERENCE:

@@ -9,6 +9,7 @@ from labctl.errors import LabctlError, UsageError
 from labctl.events import Event, Listener, ignore
 from labctl.lifecycle.locate import Running
 from labctl.providers import PROVIDERS
+from labctl.spec.problems import choices
 from labctl.state.lock import locked
 from labctl.state.record import InstanceFolder
 
@@ -22,7 +23,7 @@ def down(lab: Running, machines: Sequence[str] = ()) -> tuple[str, ...]:
     unknown = sorted(set(machines) - set(names))
     if unknown:
         raise UsageError(
-            f"{lab.plan.lab} has no machine called {', '.join(unknown)}", hint=f"Machines: {', '.join(names)}."
+            f"{lab.plan.lab} has no machine called {', '.join(unknown)}", hint=choices("Machines", names, *unknown)
         )
     wanted = [name for name in names if not machines or name in machines]
     with locked(lab.folder.lab, lab.folder.instance):

@@ -18,6 +18,9 @@ MachineState = Literal["running", "paused", "stopped", "dead", "absent"]
 MANAGEMENT = "management"
 """The wire of a management NIC, as providers report it. What is not as closed as planned follows in parentheses."""
 
+# Of a process that runs a machine, beside the guest's memory: devices, translated code, threads for disks.
+ENGINE_MEMORY, ENGINE_DISK, ENGINE_THREADS = 100 << 20, 16 << 20, 8
+
 _NO_SEAL = "labctl doctor says which providers can."
 
 
@@ -63,6 +66,23 @@ class BootImage:
     initrd: Path | None = None
     cmdline: str = ""
     user: str = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What a machine takes of its host, in bytes.
+
+    memory: from the start on, and for itself alone. shared: names what it has in common with others that name the same,
+    of shared_memory in all; ``""`` for nothing. most_memory: where its guest uses all that it was given. disk: for its
+    start. processes: with their threads.
+    """
+
+    memory: int
+    most_memory: int
+    disk: int = 0
+    processes: int = 1
+    shared: str = ""
+    shared_memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +243,13 @@ class Provider(ABC):
     @abstractmethod
     def capabilities(cls, plan: LabPlan | None = None) -> Capabilities:
         """What this provider can do on this host; with a plan, given the settings that the plan asks for."""
+
+    @classmethod
+    def footprint(cls, plan: LabPlan, machine: MachinePlan, image: BootImage | None) -> Footprint:
+        """What starting a machine takes of this host. image: None where the engine has it from elsewhere."""
+        _ = plan, image
+        whole = machine.memory + ENGINE_MEMORY
+        return Footprint(whole, whole, disk=ENGINE_DISK, processes=ENGINE_THREADS + machine.cpus)
 
     @abstractmethod
     def up(self, job: Job) -> None:

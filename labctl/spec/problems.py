@@ -118,6 +118,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(word, sorted(known), n=1)), "")
 
 
+def choices(kind: str, known: Iterable[str], *words: str) -> str:
+    """A hint for words that are not known: what was probably meant, and all there is. kind: such as ``Machines``."""
+    known = list(known)
+    meant = listed(dict.fromkeys(close for word in words if (close := nearest(word, known))))
+    return f"{f'Did you mean {meant}? ' if meant else ''}{kind}: {listed(known)}."
+
+
 def quoted(value: object) -> str:
     """A value as it may stand in a message: one short line without control characters."""
     if value is None:

@@ -16,6 +16,7 @@ from labctl.errors import StateError, UsageError
 from labctl.host.files import private_folder, write_atomic, write_json
 from labctl.plan.model import LabPlan
 from labctl.plan.show import from_json, to_json
+from labctl.spec.problems import choices
 from labctl.state.record import InstanceFolder
 
 VERSION = 1
@@ -76,8 +77,7 @@ class CheckpointFolder:
         for one in found:
             if one.name == name:
                 return one
-        there = ", ".join(one.name for one in found)
-        hint = f"Checkpoints: {there}." if there else "labctl snapshot save makes one."
+        hint = choices("Checkpoints", [one.name for one in found], name) if found else "labctl snapshot save makes one."
         where = f"{self.folder.lab}/{self.folder.instance}"
         raise UsageError(f"{where} has no checkpoint called {name!r}", hint=hint)
 

@@ -15,9 +15,11 @@ from labctl.plan.diff import Action
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import (
     MANAGEMENT,
+    BootImage,
     Capabilities,
     Endpoint,
     ExecResult,
+    Footprint,
     Job,
     MachineStatus,
     Observed,
@@ -41,6 +43,11 @@ class FakeProvider(Provider):
     def capabilities(cls, plan: LabPlan | None = None) -> Capabilities:
         _ = plan  # it can do as much for every plan
         return Capabilities(True, True, True, True, checkpoints=True, console=False, windows=True)
+
+    @classmethod
+    def footprint(cls, plan: LabPlan, machine: MachinePlan, image: BootImage | None) -> Footprint:
+        _ = plan, machine, image  # notes take nothing
+        return Footprint(0, 0, processes=0)
 
     def up(self, job: Job) -> None:
         private_folder(self.workdir)
