@@ -11,6 +11,7 @@ from labctl import __version__
 from labctl.cli import (
     access_commands,
     bundle_commands,
+    cache_commands,
     checkpoint_commands,
     host_commands,
     import_command,
@@ -104,3 +105,4 @@ app.command("logs", rich_help_panel=ENTER)(access_commands.logs)
 
 app.command("doctor", rich_help_panel=HOST)(host_commands.doctor)
 app.add_typer(host_commands.image, name="image", rich_help_panel=HOST)
+app.add_typer(cache_commands.cache, name="cache", rich_help_panel=HOST)

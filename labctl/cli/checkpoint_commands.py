@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labctl.cli.options import InstanceOption, JsonOption, LabArgument, QuietOption
-from labctl.cli.output import progress, remark, say, say_json, table
+from labctl.cli.options import DryRunOption, InstanceOption, JsonOption, LabArgument, QuietOption
+from labctl.cli.output import progress, remark, say, say_json, size, table
 
 if TYPE_CHECKING:
     from labctl.lifecycle.checkpoint import Listing
@@ -100,10 +100,18 @@ def reset(
 
 @snapshot.command("list")
 def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_json: JsonOption = False) -> None:
-    """List the checkpoints of a lab, the oldest first."""
-    found = _listing(lab, instance)
+    """List the checkpoints of a lab, the oldest first.
+
+    SIZE is what deleting one gives back. Beside that a checkpoint refers to blocks of the machines' disks, which it
+    shares with other checkpoints and with the machines; they are counted nowhere.
+    """
+    from labctl.lifecycle import checkpoint, frugality, locate
+
+    running = locate.find(lab, instance=instance)
+    found, sizes = checkpoint.listing(running), frugality.sizes(running)
     if as_json:
-        say_json({"current": found.current, "checkpoints": [_fields(one) for one in found.checkpoints]})
+        rows_json = [{**_fields(one), "size": sizes.get(one.id)} for one in found.checkpoints]
+        say_json({"current": found.current, "checkpoints": rows_json})
     elif not found.checkpoints:
         remark(_NONE)
     else:
@@ -111,12 +119,13 @@ def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_js
             (
                 f"{one.name} *" if one.id == found.current else one.name,
                 _when(one),
+                size(sizes[one.id].own) if one.id in sizes else "-",
                 ", ".join(f"{name} ({state})" for name, state in one.machines.items()),
                 ", ".join(word for word in ("automatic" * one.automatic, "sealed" * one.sealed) if word),
             )
             for one in found.checkpoints
         ]
-        table(("NAME", "SAVED", "MACHINES", ""), rows)
+        table(("NAME", "SAVED", "SIZE", "MACHINES", ""), rows)
 
 
 @snapshot.command("tree")
@@ -146,6 +155,37 @@ def delete(
         say_json({"name": name, "deleted": True})
     else:
         say(f"Deleted {name}.")
+
+
+@snapshot.command("prune")
+def prune(
+    lab: LabArgument = Path(),
+    instance: InstanceOption = "default",
+    keep: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Remove named ones too, all but the newest N.", show_default="all"),
+    ] = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Remove checkpoints that are of no use any more; what you have named stays, unless --keep says how many.
+
+    Of no use are those that cannot be restored, because a machine in them was made anew since, and a `fresh` that is of
+    other machines than there are. The lab stays as it is.
+    """
+    from labctl.lifecycle import frugality, locate
+
+    with progress(quiet or as_json) as listener:
+        running = locate.find(lab, instance=instance, listener=listener)
+        gone = frugality.doomed(running, keep) if dry_run else frugality.prune(running, keep, listener=listener)
+    if as_json:
+        say_json({"removed": gone, "dry_run": dry_run})
+    elif not gone:
+        remark("There is nothing to remove.")
+    for one in () if as_json else gone:
+        own = "" if one.own is None else f", {size(one.own)}"
+        say(f"{'Would remove' if dry_run else 'Removed'} {one.name}: {one.why}{own}.")
 
 
 def seal(

@@ -43,6 +43,16 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+def size(value: int | None) -> str:
+    """Bytes for people, never less than they are; ``-`` where nobody knows."""
+    if value is None:
+        return "-"
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB")):
+        if value >= 10 * unit:
+            return f"{-(-value // unit)} {name}"
+    return f"{-(-value // (1 << 10))} KiB"
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns. Cells are plain text: nothing in them is taken for markup."""
     from rich.console import Console

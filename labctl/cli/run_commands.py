@@ -17,7 +17,7 @@ from labctl.cli.options import (
     QuietOption,
     YesOption,
 )
-from labctl.cli.output import progress, remark, say, say_json, table
+from labctl.cli.output import progress, remark, say, say_json, size, table
 from labctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
                 "sealed": now.sealed,
                 "behind": late,
                 "busy": now.busy,
+                "disk": now.disk,
                 "machines": [_status_fields(row) for row in now.rows],
             }
         )
@@ -177,8 +178,8 @@ def list_(as_json: JsonOption = False) -> None:
         remark("No labs exist on this host. `labctl init` makes one, `labctl up` brings it up.")
     else:
         table(
-            ("LAB", "INSTANCE", "PROVIDER", "STATE", "FILE"),
-            [(f.lab, f.instance, f.provider, f.summary, f.spec_file) for f in found],
+            ("LAB", "INSTANCE", "PROVIDER", "STATE", "DISK", "FILE"),
+            [(f.lab, f.instance, f.provider, f.summary, size(f.disk), f.spec_file) for f in found],
         )
 
 

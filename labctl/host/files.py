@@ -67,6 +67,17 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def allocated(folder: Path) -> int:
+    """Bytes that a folder's files take on the disk: holes take none, a file with several names counts once."""
+    found: dict[tuple[int, int], int] = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.lstat()
+            # Windows does not say how many blocks
+            found[stat.st_dev, stat.st_ino] = stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size
+    return sum(found.values())
+
+
 def remove_tree(path: Path) -> None:
     """Remove a folder and all in it; no error where it is not there."""
     with contextlib.suppress(FileNotFoundError):

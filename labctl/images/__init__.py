@@ -19,6 +19,7 @@ from labctl.images.api import (
 from labctl.images.boxes.model import BoxFile
 from labctl.images.host_tools import Missing, missing, missing_for_boxes
 from labctl.images.model import Box, Image, ImageStatus
+from labctl.images.stock import Stock, stock
 
 __all__ = [
     "Box",
@@ -26,6 +27,7 @@ __all__ = [
     "Image",
     "ImageStatus",
     "Missing",
+    "Stock",
     "box",
     "build",
     "import_file",
@@ -38,5 +40,6 @@ __all__ = [
     "remove",
     "resolve",
     "resolve_box",
+    "stock",
     "verify",
 ]

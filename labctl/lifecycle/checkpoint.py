@@ -108,6 +108,21 @@ def listing(lab: Running) -> Listing:
     return Listing(notes.whole(), notes.current())
 
 
+def lost(lab: Running, engine: Checkpoints, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Machines that do not have their part of a checkpoint any more: it cannot be restored."""
+    there = {machine.name for machine in lab.plan.machines}
+    return tuple(m for m in checkpoint.machines if m not in there or checkpoint.key not in engine.keys(m))
+
+
+def misfits(plan: LabPlan, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What keeps a checkpoint from being restored in a lab with this plan, a line per machine that is another one."""
+    return tuple(
+        _difference(change)
+        for change in compare(checkpoint.plan, plan).changes
+        if STRENGTH.index(change.action) > STRENGTH.index("provision")
+    )
+
+
 def interrupted(lab: Running) -> str:
     """What a labctl that was killed has left of a checkpoint, for people; ``""`` where there is nothing."""
     notes = CheckpointFolder(lab.folder)
@@ -193,10 +208,9 @@ def _put_back(
     lab: Running, engine: Checkpoints, notes: CheckpointFolder, checkpoint: Checkpoint, listener: Listener
 ) -> None:
     machines = list(checkpoint.machines)
-    lost = [machine for machine in machines if checkpoint.key not in engine.keys(machine)]
-    if lost:
+    if missing := lost(lab, engine, checkpoint):
         raise ProviderError(
-            f"the checkpoint {checkpoint.name} is not whole any more: {', '.join(lost)} lack their part",
+            f"the checkpoint {checkpoint.name} is not whole any more: {', '.join(missing)} lack their part",
             details="Their disks were made anew since, or somebody has removed the snapshot.",
             hint=f"labctl snapshot delete {checkpoint.name}; nothing was changed.",
         )
@@ -232,12 +246,7 @@ def _put_back(
 
 def _check_fits(plan: LabPlan, checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint of other machines than there are. Raises UsageError that says what differs."""
-    found = [
-        _difference(change)
-        for change in compare(checkpoint.plan, plan).changes
-        if STRENGTH.index(change.action) > STRENGTH.index("provision")
-    ]
-    if found:
+    if found := misfits(plan, checkpoint):
         raise UsageError(
             f"the checkpoint {checkpoint.name} is of other machines",
             details="\n".join(found),

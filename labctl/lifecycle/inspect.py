@@ -29,7 +29,8 @@ class Row:
 class LabStatus:
     """An instance at one moment. phase is what labctl was doing with it last. sealed: it is to have no management path.
 
-    interrupted: what was left of a checkpoint, for people. busy: who changes it right now, for people.
+    interrupted: what was left of a checkpoint, for people. busy: who changes it right now, for people. disk: bytes that
+    it takes, None where the engine cannot tell; images and templates, which labs share, are not in it.
     """
 
     lab: str
@@ -43,6 +44,7 @@ class LabStatus:
     sealed: bool
     interrupted: str
     busy: str
+    disk: int | None
 
     @property
     def summary(self) -> str:
@@ -70,6 +72,7 @@ class Listed:
     provider: str
     summary: str
     spec_file: str
+    disk: int | None = None
 
 
 def status(lab: Running) -> LabStatus:
@@ -96,6 +99,7 @@ def status(lab: Running) -> LabStatus:
         lab.record.sealed,
         checkpoint.interrupted(lab),
         holder(lab.plan.lab, lab.plan.instance),
+        lab.provider.disk_use(),
     )
 
 
@@ -121,7 +125,7 @@ def _listed(folder: InstanceFolder) -> Listed:
         now = status(running(folder))
     except LabctlError as error:
         return Listed(folder.lab, folder.instance, "?", f"unreadable: {error.brief}", "")
-    return Listed(folder.lab, folder.instance, now.provider, now.summary, now.spec_file)
+    return Listed(folder.lab, folder.instance, now.provider, now.summary, now.spec_file, now.disk)
 
 
 def _addresses(plan: LabPlan, name: str) -> tuple[str, ...]:

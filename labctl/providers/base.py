@@ -182,6 +182,14 @@ class Backend:
         return self.load() if self.load is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class SnapshotSize:
+    """Bytes on the host's disk. own: given back when the snapshot is deleted. shared: with others or the machine."""
+
+    own: int
+    shared: int
+
+
 class SealedError(GuestError):
     """Nothing leads into a sealed machine on this engine."""
 
@@ -224,6 +232,11 @@ class Checkpoints(ABC):
     @abstractmethod
     def keys(self, machine: str) -> frozenset[str]:
         """Keys of the snapshots that a machine has; nothing where it does not exist."""
+
+    def sizes(self, machine: str) -> Mapping[str, SnapshotSize]:
+        """What snapshots of a machine take, by key; those are left out of which the engine cannot tell."""
+        _ = machine
+        return {}
 
 
 class Provider(ABC):
@@ -308,6 +321,14 @@ class Provider(ABC):
         """Snapshots of the plan's machines, or None where the engine has none."""
         _ = plan
         return None
+
+    def disk_use(self) -> int | None:
+        """Bytes that this instance takes on the host's disk, without images; None where the engine cannot tell."""
+        return None
+
+    def uses(self) -> frozenset[Path]:
+        """Files of images that machines of this instance cannot start without."""
+        return frozenset()
 
     def console(self, plan: LabPlan, machine: str) -> Path | None:
         """A unix socket that carries the machine's serial console, or None."""

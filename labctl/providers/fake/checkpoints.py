@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labctl.errors import ProviderError
 from labctl.host.files import write_json
-from labctl.providers.base import Checkpoints, MachineState
+from labctl.providers.base import Checkpoints, MachineState, SnapshotSize
 from labctl.providers.fake.notes import FakeMachine, Notes
 
 
@@ -45,6 +45,9 @@ class FakeCheckpoints(Checkpoints):
 
     def keys(self, machine: str) -> frozenset[str]:
         return frozenset(path.name.rpartition(".")[2] for path in self._notes.folder.glob(f"{machine}.labctl-*"))
+
+    def sizes(self, machine: str) -> Mapping[str, SnapshotSize]:
+        return {key: SnapshotSize(self._file(machine, key).stat().st_size, 0) for key in self.keys(machine)}
 
     def _file(self, machine: str, key: str) -> Path:
         return self._notes.folder / f"{machine}.{key}"

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from labctl.errors import GuestError, ProviderError
 from labctl.events import Event, Listener, ignore
-from labctl.host.files import private_folder, remove_tree
+from labctl.host.files import allocated, private_folder, remove_tree
 from labctl.plan.diff import Action
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import (
@@ -121,6 +121,9 @@ class FakeProvider(Provider):
     def checkpoints(self, plan: LabPlan) -> FakeCheckpoints:
         _ = plan
         return FakeCheckpoints(self._notes)
+
+    def disk_use(self) -> int:
+        return allocated(self.workdir)
 
     def kill(self, machine: str) -> None:
         """Let a machine die, as engines' machines do at times."""

@@ -19,9 +19,9 @@ from labctl.errors import ProviderError
 from labctl.host.files import write_json
 from labctl.host.runner import CommandError, Runner
 from labctl.plan.model import LabPlan
-from labctl.providers.base import Checkpoints
+from labctl.providers.base import Checkpoints, SnapshotSize
 from labctl.providers.qemu import record as records
-from labctl.providers.qemu import vm, way_in
+from labctl.providers.qemu import shares, vm, way_in
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.qmp import Monitor, monitor
 from labctl.providers.qemu.record import MachineRecord
@@ -146,6 +146,14 @@ class QemuCheckpoints(Checkpoints):
         return frozenset(
             key for key in found if record is not None and self._saved(machine, key)[1].disk == record.disk
         )
+
+    def sizes(self, machine: str) -> Mapping[str, SnapshotSize]:
+        found: dict[str, SnapshotSize] = {}
+        for disk in self._disks(machine):
+            for key, size in shares.sizes(disk).items():
+                before = found.get(key, SnapshotSize(0, 0))
+                found[key] = SnapshotSize(before.own + size.own, before.shared + size.shared)
+        return found
 
     def _saved(self, machine: str, key: str) -> tuple[bool, MachineRecord]:
         try:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from labctl.errors import GuestError, HostError, LabctlError, ProviderError
 from labctl.events import Event, Listener, ignore
-from labctl.host.files import private_folder, remove_tree, write_atomic
+from labctl.host.files import allocated, private_folder, remove_tree, write_atomic
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import (
@@ -155,6 +155,15 @@ class QemuProvider(Provider):
         record = self._running(plan, machine)
         with monitor(self._layout.machine(machine).monitor) as session:
             vm.open_way_in(self._layout, plan, record, session)
+
+    def disk_use(self) -> int:
+        return allocated(self._layout.workdir)
+
+    def uses(self) -> frozenset[Path]:
+        folders = self._layout.machines.glob("*/") if self._layout.machines.exists() else ()
+        found = [records.read(self._layout, folder.name) for folder in folders]
+        images = [record.boot_image for record in found if record is not None]
+        return frozenset(path for one in images for path in (one.disk, one.kernel, one.initrd) if path is not None)
 
     def checkpoints(self, plan: LabPlan) -> QemuCheckpoints:
         kind = self._kind(plan)

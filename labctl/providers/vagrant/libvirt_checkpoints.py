@@ -67,8 +67,8 @@ class LibvirtCheckpoints(Checkpoints):
         return frozenset(self._virsh.snapshots(self._mine(machine).name))
 
     def _mine(self, machine: str) -> Domain:
-        name, uuid = self._domains[machine]
-        found = self._virsh.domain(name)
+        name, uuid = self._domains.get(machine, ("", ""))
+        found = self._virsh.domain(name) if name else None
         if found is None or found.uuid != uuid:
             raise ProviderError(f"{machine} does not exist", hint="labctl up makes it; labctl status shows what runs.")
         return found

@@ -79,7 +79,7 @@ class VirtualBoxCheckpoints(Checkpoints):
         return next((snapshot.uuid for snapshot in self._vbox.snapshots(uuid) if snapshot.name == key), None)
 
     def _mine(self, machine: str) -> str:
-        found = self._vbox.find(self._machines[machine][0])
+        found = self._vbox.find(self._machines[machine][0]) if machine in self._machines else None
         if found is None:
             raise ProviderError(f"{machine} does not exist", hint="labctl up makes it; labctl status shows what runs.")
         return found.uuid
