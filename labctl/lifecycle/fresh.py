@@ -3,7 +3,8 @@
 What a user has done in a machine is never taken for fresh, and never thrown away unasked: ``up`` keeps the state only
 where it has made every machine anew. After an ``up`` that changed some machines and kept others the old ``fresh`` stays
 as it is, and ``up`` says so; who wants the present state instead deletes that one and saves another by the same name.
-One that a user has saved is the user's: ``reset`` goes back to it, ``up`` leaves it alone.
+One that a user has saved is the user's: ``reset`` goes back to it, ``up`` leaves it alone. Engines that take long for a
+snapshot, or keep disks in another form from then on, are not made to take one: there users save ``fresh`` themselves.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def keep(folder: InstanceFolder, outcome: Outcome, *, listener: Listener = ignor
     try:
         lab = running(folder, listener=listener)
         there = _there(folder)
-        if lab.provider.checkpoints(lab.plan) is None or not _may(lab, outcome, there, listener):
+        if not lab.provider.capabilities(lab.plan).fresh or not _may(lab, outcome, there, listener):
             return None
         if there is not None:  # of machines whose disks are gone: nothing could be brought back from it
             checkpoint.delete(lab, NAME)
@@ -56,7 +57,7 @@ def reset(lab: Running, *, listener: Listener = ignore) -> Checkpoint:
     if _there(lab.folder) is None:
         raise UsageError(
             f"{lab.plan.lab}/{lab.plan.instance} has no checkpoint called {NAME!r} to go back to",
-            details="`labctl up` keeps one when it has made all machines anew, unless it was told --no-fresh.",
+            details="`labctl up` keeps one on qemu when it has made all machines anew, unless it was told --no-fresh.",
             hint=f"labctl snapshot save {NAME} makes the present state the one to go back to.",
         )
     return checkpoint.restore(lab, NAME, listener=listener)

@@ -30,7 +30,8 @@ class Capabilities:
 
     promiscuous: a NIC can be given other NICs' unicast, and NICs without it do not get it. isolated_ports: ``peers:
     false`` is held on the host side. egress: a declared way out can be given while the host stays closed. seal: the
-    management NIC can go away. checkpoints: lab-wide checkpoints. console: a serial console can be attached.
+    management NIC can go away. checkpoints: lab-wide checkpoints. console: a serial console can be attached. fresh:
+    checkpoints are so cheap that ``up`` keeps one of every new lab by itself.
     """
 
     promiscuous: bool
@@ -40,6 +41,7 @@ class Capabilities:
     checkpoints: bool
     console: bool
     windows: bool
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

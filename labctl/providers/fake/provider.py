@@ -42,7 +42,7 @@ class FakeProvider(Provider):
     @classmethod
     def capabilities(cls, plan: LabPlan | None = None) -> Capabilities:
         _ = plan  # it can do as much for every plan
-        return Capabilities(True, True, True, True, checkpoints=True, console=False, windows=True)
+        return Capabilities(True, True, True, True, checkpoints=True, console=False, windows=True, fresh=True)
 
     @classmethod
     def footprint(cls, plan: LabPlan, machine: MachinePlan, image: BootImage | None) -> Footprint:

@@ -71,6 +71,7 @@ class QemuProvider(Provider):
             checkpoints=True,
             console=True,
             windows=False,
+            fresh=True,
         )
 
     @classmethod

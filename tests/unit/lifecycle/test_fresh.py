@@ -178,10 +178,11 @@ def test_a_lab_that_cannot_be_kept_is_up_all_the_same(lab: Lab, monkeypatch: pyt
     assert ["the disk is full" in one and "no space left" in one for one in lab.warnings] == [True]
 
 
-def test_an_engine_without_checkpoints_keeps_nothing_and_says_nothing(
+def test_an_engine_of_costly_checkpoints_keeps_nothing_by_itself_and_says_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeProvider, "checkpoints", lambda *_: None)
+    can = replace(FakeProvider.capabilities(), fresh=False)
+    monkeypatch.setattr(FakeProvider, "capabilities", lambda *_: can)
     lab.up()
     assert lab.warnings == []
     assert lab.names == []
