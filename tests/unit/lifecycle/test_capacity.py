@@ -136,6 +136,8 @@ def test_groups_of_the_first_kind(tmp_path: Path) -> None:
     (tmp_path / "memory/memory.limit_in_bytes").write_text("9223372036854771712\n")
     (tmp_path / "memory/memory.usage_in_bytes").write_text("1\n")
     assert group_left("memory", own=own, root=tmp_path) == 1000
+    (tmp_path / "memory/a/memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert group_left("memory", own=own, root=tmp_path) is None
 
 
 @pytest.mark.parametrize("text", [None, "", "nonsense\n", "0::/gone\n"])
@@ -181,3 +183,13 @@ def test_a_lab_that_does_not_fit_starts_by_force_and_says_so(lab: Path) -> None:
 def test_a_lab_that_runs_is_not_asked_whether_it_fits(lab: Path) -> None:
     converge.up(locate.draft(lab, provider="fake"), force=True)
     assert converge.up(locate.draft(lab, provider="fake")).unchanged
+
+
+def test_only_machines_that_have_to_be_started_are_counted(lab: Path) -> None:
+    converge.up(locate.draft(lab, provider="fake"), force=True)
+    text = LAB.replace("a: {}", "a: {provision: [{shell: 'true'}]}")
+    (lab / "lab.yaml").write_text(text)
+    assert not converge.up(locate.draft(lab, provider="fake")).unchanged
+    (lab / "lab.yaml").write_text(f"{text}  c: {{}}\n")
+    with pytest.raises(HostError, match="1 machine does not fit"):
+        converge.up(locate.draft(lab, provider="fake"))
