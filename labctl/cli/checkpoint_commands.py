@@ -13,6 +13,7 @@ from labctl.cli.output import progress, remark, say, say_json, size, table
 
 if TYPE_CHECKING:
     from labctl.lifecycle.checkpoint import Listing
+    from labctl.providers.base import SnapshotSize
     from labctl.state.checkpoints import Checkpoint
 
 snapshot = typer.Typer(
@@ -102,8 +103,8 @@ def reset(
 def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_json: JsonOption = False) -> None:
     """List the checkpoints of a lab, the oldest first.
 
-    SIZE is what deleting one gives back. Beside that a checkpoint refers to blocks of the machines' disks, which it
-    shares with other checkpoints and with the machines; they are counted nowhere.
+    SIZE is what a checkpoint has for itself, which deleting it gives back, and what it shares with others and with the
+    machines. A restored machine shares the memory that it was restored from until the next save.
     """
     from labctl.lifecycle import checkpoint, frugality, locate
 
@@ -119,7 +120,7 @@ def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_js
             (
                 f"{one.name} *" if one.id == found.current else one.name,
                 _when(one),
-                size(sizes[one.id].own) if one.id in sizes else "-",
+                _size(sizes.get(one.id)),
                 ", ".join(f"{name} ({state})" for name, state in one.machines.items()),
                 ", ".join(word for word in ("automatic" * one.automatic, "sealed" * one.sealed) if word),
             )
@@ -226,6 +227,10 @@ def _tell(machines: tuple[str, ...], what: str, as_json: bool) -> None:
         say(f"{what.capitalize()} {', '.join(machines)}.")
     else:
         say(f"No machine runs; the lab starts {what}.")
+
+
+def _size(taken: SnapshotSize | None) -> str:
+    return "-" if taken is None else f"{size(taken.own)} + {size(taken.shared)} shared"
 
 
 def _when(one: Checkpoint) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,9 @@ def names(labctl: Labctl) -> list[tuple[str, bool]]:
 def test_up_keeps_fresh_and_reset_goes_back_to_it(labctl: Labctl) -> None:
     labctl.run("up")
     assert names(labctl) == [("fresh", True)]
-    assert "automatic" in labctl.run("snapshot", "list")
+    shown = labctl.run("snapshot", "list")
+    assert "automatic" in shown
+    assert "KiB + 0 KiB shared" in shown
     done = labctl.json("reset")
     assert done["name"] == "fresh"
     assert done["seconds"] >= 0
@@ -92,3 +95,29 @@ def test_a_name_that_is_not_known_is_answered_with_the_nearest(
     assert hint in said
     if "zebra" in arguments:
         assert "Did you mean" not in said
+
+
+def test_prune_says_what_it_would_remove_and_then_removes_it(labctl: Labctl) -> None:
+    labctl.run("up")
+    labctl.run("snapshot", "save", "one")
+    labctl.run("snapshot", "save", "two")
+    assert "Would remove one: older than the newest 1" in labctl.run("snapshot", "prune", "--keep", "1", "--dry-run")
+    assert len(names(labctl)) == 3
+    removed = labctl.json("snapshot", "prune", "--keep", "1")["removed"]
+    assert [one["name"] for one in removed] == ["one"]
+    assert removed[0]["own"] > 0
+    assert names(labctl) == [("fresh", True), ("two", False)]
+    assert words(labctl, "snapshot", "prune") == (0, "There is nothing to remove.\n")
+
+
+def test_what_labs_and_the_cache_take_is_shown(labctl: Labctl) -> None:
+    labctl.run("up")
+    (listed,) = labctl.json("list")
+    assert listed["disk"] == labctl.json("status")["disk"] > 0
+    assert " KiB " in labctl.run("list")
+    empty = replace(labctl, variables={**labctl.variables, "LABCTL_CACHE_DIR": str(labctl.home / "cache")})
+    assert empty.json("cache", "list") == []
+    assert empty.json("cache", "prune", "--all")["bytes"] == 0
+    (labctl.home / "cache/packages").mkdir(parents=True)
+    (labctl.home / "cache/packages/a.deb").write_bytes(b"x" * 5000)
+    assert [one["kind"] for one in empty.json("cache", "list")] == ["packages"]
