@@ -14,7 +14,7 @@ from labctl import resources
 from labctl.errors import ExitCode
 from labctl.verify.checks import Journal, is_points, plain
 from labctl.verify.model import Check, Finding, Report, Verdict
-from labctl.verify.report import exit_code, show, to_json
+from labctl.verify.reports import exit_code, show, to_json
 
 pytestmark = pytest.mark.unit
 

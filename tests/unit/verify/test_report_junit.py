@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from labctl.plan.model import LabPlan
-from labctl.verify.model import Evidence, Finding, Report, Verdict
+from labctl.verify.model import Check, Evidence, Finding, Report, Verdict
 from labctl.verify.reports import junit, to_json
 from tests.support.labs import plan_of
 from tests.support.reports import reported
@@ -93,12 +93,11 @@ def test_a_report_without_a_flow_is_an_error_and_not_an_empty_success(plan: LabP
 
 
 def test_the_lab_s_own_checks_are_a_suite_when_there_are_some(plan: LabPlan) -> None:
-    document = to_json(reported(plan))
-    document["checks"] = [
-        {"id": "test_web.py::test_nginx", "verdict": "FAIL", "message": "no nginx", "seconds": 1.5},
-        {"id": "test_web.py::test_port", "verdict": "PASS", "message": "", "seconds": 0.25},
-    ]
-    suite = suites(parsed(document))["checks"]
+    checks = (
+        Check("test_web.py::test_nginx", "nginx runs.", Verdict.FAIL, "no nginx", 1.5),
+        Check("test_web.py::test_port", "test_port", Verdict.PASS, "", 0.25),
+    )
+    suite = suites(parsed(to_json(replace(reported(plan), checks=checks))))["checks"]
     assert (suite.attrib["tests"], suite.attrib["failures"], suite.attrib["time"]) == ("2", "1", "1.750")
 
 

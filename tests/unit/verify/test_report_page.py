@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from labctl.plan.model import LabPlan
-from labctl.verify.model import Control, Evidence, Finding, Verdict
+from labctl.verify.model import Check, Control, Evidence, Finding, Verdict
 from labctl.verify.reports import page, to_json
 from tests.support.labs import plan_of
 from tests.support.reports import reported
@@ -83,9 +83,8 @@ def hostile_page(plan: LabPlan) -> str:
     machines = tuple(replace(machine, name=f"{machine.name}{HOSTILE}", image=HOSTILE) for machine in plan.machines)
     networks = tuple(replace(network, name=f"{network.name}") for network in plan.networks)
     said = replace(plan, machines=machines, networks=networks, description=HOSTILE)
-    document: Any = to_json(made)
-    document["checks"] = [{"id": HOSTILE, "verdict": "FAIL", "message": HOSTILE, "seconds": 0.5}]
-    return page(document, said)
+    checks = (Check(HOSTILE, HOSTILE, Verdict.FAIL, HOSTILE, 0.5),)
+    return page(to_json(replace(made, checks=checks)), said)
 
 
 def test_hostile_texts_add_no_element_and_no_handler(plan: LabPlan) -> None:
