@@ -69,9 +69,10 @@ def _undecided(flow: FlowEntry, troubles: dict[str, str]) -> str:
         details = flow["evidence"]["details"]
         for machine in (flow["source"], flow["target"]):
             trouble = troubles.get(machine)
-            if (
-                trouble is not None and details.startswith(f"{machine} ") and trouble in details
-            ):  # whatever it could not do
+            # Whatever it was that it could not do.
+            if trouble is not None and (
+                details == trouble or (details.startswith(f"{machine} ") and trouble in details)
+            ):
                 return f"{machine} {_UNASKED}{trouble}"
         return _unseen(flow["evidence"]["details"]) or "not probed"
     failed = [control for control in flow["control"] if not control["passed"]]

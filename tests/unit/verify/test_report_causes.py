@@ -58,6 +58,7 @@ def test_frames_that_a_dead_machine_did_not_send_or_hear_have_the_same_cause(pla
         replace(
             model, source="web", target="desk-2", evidence=Evidence("error", "desk-2 could not listen: it is stopped")
         ),
+        replace(model, evidence=Evidence("error", "it is stopped"), protocol="tcp", port=80, trick="source-port"),
     )
     assert len(reasons(replace(report, flows=report.flows + frames))) == 1
 
