@@ -15,8 +15,8 @@ _WORST = ("PASS", "INCONCLUSIVE", "FAIL")
 class FlowKey(NamedTuple):
     """What makes a flow the same in two reports.
 
-    address is ``""`` where a NIC of the lab says more. port is 0 for icmp, and for a canary of labctl's on the host,
-    which has another one each time.
+    address is ``""`` where a NIC of the lab says more. port is 0 for icmp, and where it is another one each time: that
+    of a canary of labctl's on the host, and that to which the trick ``source-port`` pretends to answer.
     """
 
     source: str
@@ -50,7 +50,7 @@ def flow_key(flow: FlowEntry) -> FlowKey:
         "" if flow["target_device"] else flow["address"],
         flow["family"],
         flow["protocol"],
-        0 if canary else flow["port"],
+        0 if canary or flow.get("trick") == "source-port" else flow["port"],
         flow.get("trick", ""),
     )
 
