@@ -26,7 +26,7 @@ def check(verdict: Verdict = P, identity: str = "checks/test_a.py::test_x", **mo
 
 
 def report(*checks: Check, findings: tuple[Finding, ...] = ()) -> Report:
-    return Report("dmz", "default", "qemu", "0" * 64, 1_700_000_000.25, 1_700_000_003.0, (), findings, checks)
+    return Report("dmz", "default", "qemu", "0" * 64, 1_700_000_000.25, 1_700_000_003.0, (), findings, checks=checks)
 
 
 @pytest.fixture
