@@ -148,7 +148,6 @@ def test_nothing_is_written_into_the_lab_and_nothing_of_the_surroundings_counts(
     (lab / "conftest.py").write_text("raise SystemExit('not mine either')\n")
     (lab / "pytest.ini").write_text("[pytest]\naddopts = --collect-only\n")
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")
     monkeypatch.setenv("PYTEST_PLUGINS", "nowhere_to_be_found")
     write(lab, "import pytest\n@pytest.fixture\ndef answer(): return 42\n", "conftest.py")
