@@ -16,10 +16,12 @@ from labctl.lifecycle import checking, revision
 from labctl.lifecycle.checking import Choice
 from labctl.lifecycle.locate import Running
 from labctl.plan.model import LabPlan
+from labctl.verify import selftest
 from labctl.verify.guests import GuestSession
 from labctl.verify.model import MachineImage, Report
 from labctl.verify.reports import Changes, changes, junit, page, to_json
 from labctl.verify.run import verify
+from labctl.verify.selftest import Found
 
 _FILES = ("report.json", "junit.xml", "report.html")
 
@@ -62,6 +64,17 @@ def prove(
     path = folder / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(report.finished))}.json"
     write_atomic(path, json.dumps(document, indent=2) + "\n", mode=0o600)
     return Proof(report, path, lab.plan, changes(before, document))
+
+
+def self_test(lab: Running, listener: Listener = ignore) -> tuple[Found, ...]:
+    """Plant leaks in a running instance that end by themselves, and say which of them a verification shows."""
+    with GuestSession(lab.provider, lab.plan) as session:
+
+        def judged() -> Report:
+            return verify(lab.plan, session, sealed=lab.record.sealed, listener=listener)
+
+        found, _ = selftest.run(lab.plan, session, judged)
+    return found
 
 
 def write(proof: Proof, folder: Path) -> tuple[Path, ...]:
