@@ -1,6 +1,6 @@
 """``verify --self-test``: leaks planted in the user's own lab, to show that the verifier would have seen them.
 
-Each is made by root in a guest, as an intruder would, and ends by itself within two minutes, whatever becomes of labctl.
+Each is made by root in a guest, as an intruder would, and ends by itself within two minutes, whatever labctl does.
 """
 
 from __future__ import annotations
