@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from labctl.host.runner import Runner
@@ -47,6 +48,15 @@ class Engine(ABC):
     @abstractmethod
     def prepare(self, plan: LabPlan) -> None:
         """Make what must be there before Vagrant starts machines."""
+
+    def clear(self, noted: Path, kept: str) -> None:
+        """Remove what a Vagrant that was killed has left of a machine that it was still making; remove the note.
+
+        noted: the Vagrantfile's note of that. kept: the UUID of the machine itself, ``""`` where Vagrant knows none.
+        Raises ProviderError.
+        """
+        _ = kept
+        noted.unlink()
 
     def variables(self, images: Collection[BootImage]) -> Mapping[str, str]:
         """What the Vagrantfile asks the environment for, besides what is the same for every engine."""

@@ -72,6 +72,10 @@ class Notes:
         """Whether Vagrant has a note of this machine."""
         return (self._vagrant(name) / "id").exists()
 
+    def copies(self, name: str) -> Path:
+        """The Vagrantfile's note of copies that Vagrant was about to make for this machine; there may be none."""
+        return self._vagrant(name) / "labctl-copies"
+
     def identity(self, name: str) -> Path:
         """The private key that Vagrant made for a machine when it first logged in."""
         return self._vagrant(name) / "private_key"

@@ -36,7 +36,7 @@ from labctl.providers.base import (
 from labctl.providers.ssh import disconnect, run_as_root
 from labctl.providers.vagrant import cut_off
 from labctl.providers.vagrant.command import Vagrant
-from labctl.providers.vagrant.engine import Engine
+from labctl.providers.vagrant.engine import Engine, Names
 from labctl.providers.vagrant.libvirt import Libvirt
 from labctl.providers.vagrant.notes import Notes
 from labctl.providers.vagrant.render import render_libvirt, render_virtualbox
@@ -81,6 +81,7 @@ class VagrantProvider(Provider):
         self._notes.announce(names)
         goes = {name for name, action in job.actions.items() if action in ("remove", "replace")}
         known = self._notes.names()
+        self._clear_copies(known)
         self._engine.remove({name: known.machines[name] for name in sorted(goes) if name in known.machines})
         for name in sorted(goes):
             self._forget(name)
@@ -132,6 +133,7 @@ class VagrantProvider(Provider):
     def destroy(self) -> None:
         known = self._notes.names()
         self._disconnect(list(known.machines))
+        self._clear_copies(known)
         self._engine.remove(known.machines)
         self._engine.remove_networks(known.networks)
         remove_tree(self.workdir)
@@ -250,6 +252,7 @@ class VagrantProvider(Provider):
                 box_is_there.set()
 
         self._carry_out(vagrant, name, verb, step, stop, seconds=_UP_SECONDS, heard=heard)
+        self._notes.copies(name).unlink(missing_ok=True)
         self._pin(job.plan, name)
         self._notes.keep(name, replace(note, complete=True))
         self.listener(Event("done", step, name, seconds=time.monotonic() - began))
@@ -341,6 +344,11 @@ class VagrantProvider(Provider):
     def _state(self, plan: LabPlan, name: str) -> MachineState:
         alone = replace(plan, machines=(plan.machine(name),))  # the engine is asked about each machine by itself
         return next(status.state for status in self.observe(alone).machines if status.name == name)
+
+    def _clear_copies(self, known: Names) -> None:
+        for name, (_, uuid) in known.machines.items():
+            if (noted := self._notes.copies(name)).exists():
+                self._engine.clear(noted, uuid)
 
     def _forget(self, name: str) -> None:
         self._notes.forget(name)

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from labctl.errors import ProviderError
 from labctl.host.runner import Argument, Result, Runner
@@ -158,6 +159,14 @@ class VBoxManage:
                 file.with_name(file.name + "-prev").unlink(missing_ok=True)
                 file.parent.rmdir()
 
+    def machine_folder(self) -> Path:
+        """Where machines get their folders. Raises ProviderError."""
+        return reading.machine_folder(self._ask("list", "systemproperties"))
+
+    def register(self, settings: Path) -> None:
+        """Make a machine known whose settings are in this file."""
+        self._do("registervm", settings)
+
     def internal_networks(self) -> tuple[str, ...]:
         """The internal networks that registered machines are on."""
         return reading.internal_networks(self._ask("list", "intnets"))
@@ -168,10 +177,7 @@ class VBoxManage:
 
     def remove_nat_network(self, name: str) -> None:
         """Forget a shared network with a way out, which no machine is on any more."""
-        arguments: tuple[Argument, ...] = ("natnetwork", "remove", "--netname", name)
-        result = self._run(arguments, changes=True, timeout=_CHANGE_SECONDS)
-        if errors := _errors(result):
-            raise self._failed(arguments, result, errors)
+        self._do("natnetwork", "remove", "--netname", name)
 
     def _adapters(self, facts: dict[str, tuple[str, ...]]) -> dict[int, reading.AdapterSettings] | None:
         try:
@@ -198,6 +204,12 @@ class VBoxManage:
         if errors := _errors(result):
             raise self._failed(arguments, result, errors)
         return result.text
+
+    def _do(self, *arguments: Argument) -> None:
+        """Run a command that changes something that is not a machine yet, or none at all."""
+        result = self._run(arguments, changes=True, timeout=_CHANGE_SECONDS)
+        if errors := _errors(result):
+            raise self._failed(arguments, result, errors)
 
     def _change(self, uuid: str, *arguments: Argument, timeout: float = _CHANGE_SECONDS, patience: float = 0.0) -> None:
         """Run a command that changes a machine. patience: seconds to wait for somebody else's lock on it."""

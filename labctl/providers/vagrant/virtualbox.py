@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from labctl.errors import LabctlError, ProviderError
@@ -10,6 +11,7 @@ from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.agent import GuestAgent
 from labctl.providers.base import Capabilities, Checkpoints, MachineStatus, Observed, ObservedNic
+from labctl.providers.vagrant import virtualbox_copies as copies
 from labctl.providers.vagrant import virtualbox_observation as observation
 from labctl.providers.vagrant.engine import Engine, Names
 from labctl.providers.vagrant.vboxmanage import VBoxManage
@@ -49,6 +51,9 @@ class VirtualBox(Engine):
 
     def prepare(self, plan: LabPlan) -> None:
         """Nothing: the Vagrantfile makes ways out, and wires come with the machines."""
+
+    def clear(self, noted: Path, kept: str) -> None:
+        copies.clear(self._vbox, noted, kept)
 
     def observe(self, plan: LabPlan, known: Names) -> Observed:
         there = {found.name: found.uuid for found in self._vbox.machines()}

@@ -150,6 +150,14 @@ def registered(text: str) -> tuple[Registered, ...]:
     return tuple(Registered(match[1], match[2]) for match in found if match is not None)
 
 
+def machine_folder(text: str) -> Path:
+    """Where machines get their folders, from ``list systemproperties``. Raises ProviderError."""
+    for line in text.splitlines():
+        if (match := _FACT.fullmatch(line)) and match[1] == "Default machine folder":
+            return Path(match[2])
+    raise _unreadable("list systemproperties", "there is no machine folder")
+
+
 def internal_networks(text: str) -> tuple[str, ...]:
     """The names of ``list intnets``."""
     return tuple(block["Name"] for block in _blocks(text))
