@@ -9,6 +9,7 @@ import pytest
 from labctl.host.folders import cache_root
 from labctl.providers.base import BootImage
 from tests.virtualbox import box, tree
+from tests.virtualbox.driven import add_box
 from tests.virtualbox.harness import VirtualBoxHost, virtualbox_host
 
 
@@ -46,3 +47,17 @@ def virtualbox(
     home = tmp_path_factory.mktemp("virtualbox")
     with virtualbox_host(virtualbox_tree, home, shared=[empty_box.disk.parent, images]) as host:
         yield host
+
+
+@pytest.fixture(scope="module")
+def place(virtualbox: VirtualBoxHost, empty_box: BootImage) -> VirtualBoxHost:
+    """The place with the empty box in it."""
+    add_box(virtualbox, empty_box)
+    return virtualbox
+
+
+@pytest.fixture
+def here(place: VirtualBoxHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """labctl finds the place's programs and instances in this process, too."""
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)

@@ -86,10 +86,14 @@ class Driven:
     def plan(self) -> LabPlan:
         return self.running().plan
 
+    def snapshot(self, verb: str, name: str, *options: str) -> str:
+        """``labctl snapshot`` of the whole lab."""
+        return self.host.labctl("snapshot", verb, name, self.folder, "--instance", self.instance, *options)
+
     def findings(self) -> tuple[Finding, ...]:
         """The host's side of ``labctl verify``."""
         found = self.running()
-        return compare(found.plan, found.provider.observe(found.plan))
+        return compare(found.plan, found.provider.observe(found.plan), sealed=found.record.sealed)
 
     @property
     def log(self) -> Path:
@@ -114,6 +118,18 @@ class Driven:
     def adapters(self, machine: str) -> dict[int, Adapter]:
         """Slot to adapter."""
         return {int(m[1]): Adapter(m[2], m[3], m[4] == "on", m[5]) for m in _NIC.finditer(self.shown(machine))}
+
+    def planned(self, machine: str) -> dict[int, Adapter]:
+        """What ``adapters`` must give for a machine of the plan, all cables in."""
+        plan = self.plan
+        wanted = plan.machine(machine)
+        found = {1: Adapter(_bare(wanted.management_mac), "NAT", True, "deny")}
+        for slot, interface in enumerate(wanted.interfaces, start=2):
+            network = plan.network(interface.network)
+            kind = "NAT Network" if network.egress == "nat" else "Internal Network"
+            policy = "allow-vms" if interface.promiscuous else "deny"
+            found[slot] = Adapter(_bare(interface.mac), f"{kind} '{network.wire}'", True, policy)
+        return found
 
     def rules(self, machine: str) -> list[Rule]:
         return [Rule(m[1], m[2], int(m[3]), int(m[4])) for m in _RULE.finditer(self.shown(machine))]
@@ -148,6 +164,10 @@ def driven(host: VirtualBoxHost, name: str, spec: str, instance: str = "default"
     return Driven(host, folder, name, instance)
 
 
+def _bare(mac: str) -> str:
+    return mac.replace(":", "").upper()
+
+
 def add_box(host: VirtualBoxHost, box: BootImage) -> None:
     host.run("vagrant", "box", "add", "--name", BOX, box.disk)
 
@@ -165,8 +185,7 @@ def masters(host: VirtualBoxHost) -> list[str]:
 def traces(host: VirtualBoxHost, name: str) -> list[str]:
     """Whatever VirtualBox has of a lab: machines, disks, networks, folders; and labctl's own notes of it.
 
-    What cannot be seen: a clone, or the import of a box, that Vagrant was killed in the middle of. VirtualBox finishes
-    it, and nothing says whose it is.
+    A clone, or the import of a box, that Vagrant was killed in the middle of is not seen: it has another name.
     """
     listed = [
         line

@@ -27,7 +27,7 @@ INSIDE = Path(__file__).with_name("inside")
 # Vagrant finds VirtualBox's own VBoxManage first: Debian's, in /usr/bin, warns on standard output that there is no
 # driver, and Vagrant takes that for an error. labctl gets Debian's.
 _PATH = "/usr/lib/virtualbox:/usr/sbin:/usr/bin:/sbin:/bin"
-_SECONDS = 280.0
+_SECONDS = 900.0
 
 # Where a program starts inside: the folder it is called in, if that is seen there. It ends with the one that waits for
 # it outside, so whoever kills that has killed it. Ctrl-C is for the program alone: the one that waits must go on to.

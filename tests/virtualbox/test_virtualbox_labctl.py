@@ -14,9 +14,8 @@ import psutil
 import pytest
 
 from labctl.errors import ExitCode
-from labctl.providers.base import BootImage
 from labctl.verify.model import Verdict
-from tests.virtualbox.driven import BOX, Adapter, Driven, add_box, driven, masters, traces, vms, wait_for
+from tests.virtualbox.driven import BOX, Driven, driven, masters, traces, vms, wait_for
 from tests.virtualbox.harness import VirtualBoxHost
 
 # The first test may have to build the tree.
@@ -24,6 +23,7 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.engines,
     pytest.mark.timeout(1200),
+    pytest.mark.usefixtures("here"),
 ]
 
 SPEC = """\
@@ -39,20 +39,6 @@ MACHINES = ("server", "sensor")
 
 
 @pytest.fixture(scope="module")
-def place(virtualbox: VirtualBoxHost, empty_box: BootImage) -> VirtualBoxHost:
-    """The place with the empty box in it."""
-    add_box(virtualbox, empty_box)
-    return virtualbox
-
-
-@pytest.fixture(autouse=True)
-def _here(place: VirtualBoxHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """labctl finds the place's programs and instances in this process, too."""
-    for name, value in place.environment.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture(scope="module")
 def lab(place: VirtualBoxHost) -> Driven:
     """A lab that labctl has brought up."""
     made = driven(place, "two", SPEC)
@@ -60,27 +46,10 @@ def lab(place: VirtualBoxHost) -> Driven:
     return made
 
 
-def planned(lab: Driven, name: str) -> dict[int, Adapter]:
-    """What VirtualBox must show of a machine's adapters."""
-    plan = lab.plan
-    machine = plan.machine(name)
-    found = {1: Adapter(_bare(machine.management_mac), "NAT", True, "deny")}
-    for slot, interface in enumerate(machine.interfaces, start=2):
-        network = plan.network(interface.network)
-        kind = "NAT Network" if network.egress == "nat" else "Internal Network"
-        policy = "allow-vms" if interface.promiscuous else "deny"
-        found[slot] = Adapter(_bare(interface.mac), f"{kind} '{network.wire}'", True, policy)
-    return found
-
-
-def _bare(mac: str) -> str:
-    return mac.replace(":", "").upper()
-
-
 @pytest.mark.parametrize("name", MACHINES)
 def test_what_the_plan_says_is_what_virtualbox_holds(lab: Driven, name: str) -> None:
     machine = lab.plan.machine(name)
-    assert lab.adapters(name) == planned(lab, name)
+    assert lab.adapters(name) == lab.planned(name)
     assert lab.fact(name, "Memory size") == f"{machine.memory >> 20}MB"
     assert lab.fact(name, "Number of CPUs") == str(machine.cpus)
     assert f'natnet1="{lab.plan.management.subnet}"' in lab.shown(name, "--machinereadable")
@@ -149,7 +118,7 @@ def test_down_and_up_again_keep_machines_disks_and_wires(lab: Driven) -> None:
     lab.up()
     assert {name: lab.fact(name, "UUID") for name in MACHINES} == uuids
     assert lab.manage("list", "hdds").count("Location:") == disks
-    assert {name: lab.adapters(name) for name in MACHINES} == {name: planned(lab, name) for name in MACHINES}
+    assert {name: lab.adapters(name) for name in MACHINES} == {name: lab.planned(name) for name in MACHINES}
     assert lab.findings() == ()
 
 
@@ -210,7 +179,7 @@ def test_what_is_changed_behind_labctls_back_is_found(lab: Driven, what: str) ->
 
 
 def test_what_is_planted_in_a_stopped_machine_is_found_when_it_runs(lab: Driven) -> None:
-    """And is gone after down and up, but for the folder: Vagrant takes away only folders of its own."""
+    """And is gone after down and up."""
     lab.poweroff("sensor")
     name = lab.full_name("sensor")
     for command in (
@@ -223,10 +192,9 @@ def test_what_is_planted_in_a_stopped_machine_is_found_when_it_runs(lab: Driven)
     ):
         lab.manage(*(name if word == "M" else word for word in command.split()))
     lab.power_on("sensor")
-    folder = ("opening", "the folder /tmp of this computer is shared with it as hole")
     found = {(finding.kind, finding.details.removeprefix("sensor: ")) for finding in lab.findings()}
     assert found == {
-        folder,
+        ("opening", "the folder /tmp of this computer is shared with it as hole"),
         ("extra-nic", "a NIC 08:00:27:aa:bb:cc on intnet elsewhere is not in the plan"),
         ("opening", "adapter 5 (intnet elsewhere) is not in the plan"),
         ("opening", "adapter 3 may see others' packets (allow-all), planned is deny"),
@@ -237,12 +205,8 @@ def test_what_is_planted_in_a_stopped_machine_is_found_when_it_runs(lab: Driven)
     }
     lab.labctl("down", "--machine", "sensor")
     lab.up()
-    assert [(finding.kind, finding.details.removeprefix("sensor: ")) for finding in lab.findings()] == [folder]
-    lab.poweroff("sensor")
-    lab.manage("sharedfolder", "remove", name, "--name", "hole")
-    lab.up()
     assert lab.findings() == ()
-    assert lab.adapters("sensor") == planned(lab, "sensor")
+    assert lab.adapters("sensor") == lab.planned("sensor")
 
 
 def test_two_instances_share_no_wire_no_port_and_no_name(lab: Driven) -> None:
