@@ -1,10 +1,18 @@
-"""A lab that is handed over sealed and has a way out: what plain Vagrant makes of it, at the first start and later."""
+"""Sealed labs and plain Vagrant: what it makes of one that is handed over sealed, at the first start and later.
+
+And what labctl says and does where plain Vagrant opens a machine of a lab that labctl has sealed.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+
 import pytest
 
+from labctl.errors import ExitCode
 from labctl.providers.base import BootImage
+from tests.virtualbox.driven import Driven, driven, traces
 from tests.virtualbox.harness import VirtualBoxHost
 from tests.virtualbox.lab import Lab, rendered
 
@@ -61,7 +69,57 @@ def test_it_is_opened_for_vagrant_and_sealed_again(lab: Lab) -> None:
     as_planned(lab)
 
 
+def test_a_snapshot_of_an_open_moment_is_sealed_when_it_is_restored(lab: Lab) -> None:
+    lab.manage.set_link(lab.uuid("one"), 1, True)
+    lab.vagrant("snapshot", "save", "one", "open")
+    lab.manage.set_link(lab.uuid("one"), 1, False)
+    lab.vagrant("snapshot", "restore", "one", "open")
+    as_planned(lab)
+    lab.vagrant("snapshot", "delete", "one", "open")
+
+
 def test_the_way_out_goes_with_the_last_machine(lab: Lab) -> None:
     lab.vagrant("destroy", "--force")
     assert lab.manage.nat_networks() == ()
     assert "data.vdi" not in lab.host.run("VBoxManage", "list", "hdds")
+
+
+@pytest.fixture
+def sealed(place: VirtualBoxHost, here: None) -> Iterator[Driven]:
+    """A lab that was open when plain Vagrant took a snapshot called ``early``, and that labctl has sealed since."""
+    made = driven(place, "again", "networks: {lan: {subnet: 10.95.0.0/24}}\nmachines: {one: {networks: [lan]}}\n")
+    made.up()
+    plain_vagrant(made, "snapshot", "save", "one", "early")
+    made.labctl("seal")
+    made.snapshot("save", "mine")
+    assert management_cable(made) is False and made.findings() == ()
+    yield made
+    made.labctl("destroy", "--yes")
+    assert traces(place, "again") == []
+
+
+def plain_vagrant(lab: Driven, *words: str) -> None:
+    lab.host.run("vagrant", *words, cwd=lab.running().folder.engine / "project")
+
+
+def management_cable(lab: Driven) -> bool:
+    return lab.adapters("one")[1].connected
+
+
+def test_a_snapshot_from_before_opens_a_machine_and_labctl_says_so_and_closes_it(sealed: Driven) -> None:
+    for closing in ("up", "seal", "restore"):
+        plain_vagrant(sealed, "snapshot", "restore", "one", "early", "--no-provision")
+        assert management_cable(sealed) is True
+        report = json.loads(sealed.labctl("verify", "--quiet", "--json", code=ExitCode.FAIL))
+        found = [
+            (finding["kind"], finding["machine"]) for finding in report["host_evidence"] if finding["verdict"] == "FAIL"
+        ]
+        assert found == [("unsealed", "one")]
+        assert sealed.json("status")["faults"] == ["one is open in a sealed lab"]
+        if closing == "restore":
+            sealed.snapshot("restore", "mine")
+        else:
+            sealed.labctl(closing)
+        assert management_cable(sealed) is False, closing
+        assert sealed.findings() == ()
+        assert sealed.json("status")["state"] == "up, sealed"
