@@ -5,12 +5,18 @@ No hardware virtualisation and no driver: every instruction of the guests is int
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
+from labctl.errors import ExitCode
 from labctl.providers.vagrant.vboxmanage import VBoxManage
 from labctl.verify.model import Verdict
 from tests.virtualbox.driven import Driven, traces, wait_for
@@ -33,14 +39,20 @@ machines:
   two: {{networks: {{lan: 10.96.0.20}}}}
 """
 UP_SECONDS = 2400.0
+VERIFY_SECONDS = 1500.0
+MACHINES = ("one", "two")
 
 
 @pytest.fixture(scope="module")
 def place(virtualbox_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualBoxHost]:
     """The place, with guests, and with the box in it."""
-    box = guest_box(virtualbox_tree)
+    box = guest_box(virtualbox_tree.folder, "virtualbox")
     home = tmp_path_factory.mktemp("guests")
     with virtualbox_host(virtualbox_tree, home, shared=[box.parent], guests=True) as host:
+        # an address of the host that guests could try
+        host.run("ip", "link", "add", "up0", "type", "veth", "peer", "name", "down0")
+        host.run("ip", "address", "add", "192.0.2.1/24", "dev", "up0")
+        host.run("ip", "link", "set", "up0", "up")
         host.run("vagrant", "box", "add", "--name", BOX, box)
         yield host
 
@@ -96,6 +108,88 @@ def test_guests_meet_on_their_wire_and_not_beside_it(lab: Driven) -> None:
 
 def test_the_hosts_side_of_verify_finds_nothing(lab: Driven, _here: None) -> None:
     assert [finding for finding in lab.findings() if finding.verdict is not Verdict.PASS] == []
+
+
+# In the guest: what is called before the real python3, and notes whether the management cable is in, before and after.
+WITNESS = """\
+cat >/usr/local/bin/python3 <<'END'
+#!/bin/sh
+for path in /sys/class/net/*; do
+  read -r mac <"$path/address"
+  [ "$mac" = MAC ] && nic=$path
+done
+cat "$nic/carrier" >>/root/carrier
+/usr/bin/python3 "$@"
+code=$?
+cat "$nic/carrier" >>/root/carrier
+exit $code
+END
+chmod 755 /usr/local/bin/python3
+"""
+
+
+@contextmanager
+def cables(lab: Driven) -> Iterator[dict[str, list[bool]]]:
+    """Whether each machine's management cable is in, as VBoxManage says it over and over: machine to its changes."""
+    seen: dict[str, list[bool]] = {name: [] for name in MACHINES}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            for name, found in seen.items():
+                found.append(lab.adapters(name)[1].connected)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+        for name, found in seen.items():
+            seen[name] = [state for state, _ in groupby(found)]
+
+
+def said(process: subprocess.Popen[bytes], seconds: float) -> str:
+    try:
+        return process.communicate(timeout=seconds)[0].decode()
+    except BaseException:
+        process.kill()
+        raise
+
+
+@pytest.mark.usefixtures("_here")
+def test_a_sealed_lab_is_proven_while_its_cables_are_out(lab: Driven) -> None:
+    """``verify --plug`` starts its probes and hears of them over the cable, and pulls it in between and afterwards."""
+    for name in MACHINES:
+        run(lab, name, "sh", "-c", WITNESS.replace("MAC", lab.plan.machine(name).management_mac))
+    lab.labctl("seal")
+    assert {flow["verdict"] for flow in json.loads(lab.labctl("verify", "--json", "--quiet", code=4))["flows"]} == {
+        "INCONCLUSIVE"
+    }
+    with cables(lab) as seen, lab.start("verify", "--plug", "--json", "--quiet") as process:
+        text = said(process, VERIFY_SECONDS)
+    assert process.returncode == ExitCode.OK, text
+    report = json.loads(text)
+    assert {flow["verdict"] for flow in report["flows"]} == {"PASS"}
+    met = {(flow["source"], flow["target"]) for flow in report["flows"] if flow["expected"] == "pass"}
+    assert met == {("one", "two"), ("two", "one")}
+    beside = [flow for flow in report["flows"] if flow["source_device"] == "mgmt"]
+    assert {flow["target"] for flow in beside} == {"one", "two", "host", "management"}
+    assert {control["by"] for flow in beside for control in flow["control"]} >= {"unplugged"}
+    assert {finding["verdict"] for finding in report["host_evidence"]} <= {"PASS"}
+
+    assert [lab.adapters(name)[1].connected for name in MACHINES] == [False, False]
+    lab.labctl("unseal")
+    for name in MACHINES:
+        carrier = run(lab, name, "cat", "/root/carrier").split()
+        assert set(carrier) == {"0"}, f"{name}: a probe ran with the cable in"
+        programs = len(carrier) // 2
+        assert programs >= 3  # listen, probe, collect
+        plugged = seen[name]
+        assert (plugged[0], plugged[-1]) == (False, False)
+        assert plugged.count(True) >= 2 * programs, "in to start each program, out, and in to hear of it"
+        run(lab, name, "rm", "/usr/local/bin/python3")
 
 
 def test_a_live_snapshot_brings_the_old_memory_back(lab: Driven) -> None:
