@@ -65,12 +65,18 @@ def save(lab: Running, name: str, *, automatic: bool = False, listener: Listener
         try:
             checkpoint = replace(checkpoint, witnesses=witness.leave(lab, running, checkpoint.key))
             checkpoint = replace(checkpoint, skew=_keep(engine, checkpoint, running, listener))
+            # Before it counts as whole: without another mark in its place, this one would prove nothing.
+            marked = witness.leave(lab, checkpoint.witnesses, witness.replaced(checkpoint.key), soon=True)
+            checkpoint = replace(checkpoint, witnesses=marked)
         except BaseException:
             _discard(engine, notes, checkpoint)
             raise
         notes.write(replace(checkpoint, complete=True))
         notes.set_current(checkpoint.id)
-        witness.leave(lab, checkpoint.witnesses, f"after {checkpoint.key}", soon=True)
+        if unmarked := sorted(set(running) - set(marked)):
+            listener(
+                Event("warning", "save", message=f"a restore will not be proven in {', '.join(unmarked)}: no mark")
+            )
         listener(Event("done", "save", message=name, seconds=time.monotonic() - began))
         return replace(checkpoint, complete=True)
 

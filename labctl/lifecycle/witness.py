@@ -1,7 +1,8 @@
 """Marks in guests by which a restored checkpoint is known again: one in memory, one on disk.
 
 A snapshot that restores nothing and reports success exists in the field. So before a save each guest gets a mark, after
-it another one, and a restore counts only when both places hold the first again.
+it another one, and a restore counts only when both places hold the first again. Then they get another one again, so that
+the next restore has something to prove.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _LOOK = """\
 date -u -s "@$1" >/dev/null
 read -r memory </run/labctl/checkpoint; printf '%s\\n' "$memory"
 dd if=/var/lib/labctl/checkpoint iflag=direct bs=4096 count=1 2>/dev/null || cat /var/lib/labctl/checkpoint
+echo "$2" >/run/labctl/checkpoint; echo "$2" >/var/lib/labctl/checkpoint
 """
 
 
@@ -48,15 +50,20 @@ def leave(lab: Running, machines: Iterable[str], mark: str, *, soon: bool = Fals
     return tuple(sorted(took))
 
 
+def replaced(mark: str) -> str:
+    """What stands in the place of a mark while the guest is not in the state that it names."""
+    return f"after {mark}"
+
+
 def look(lab: Running, machines: Iterable[str], mark: str) -> tuple[str, ...]:
-    """Set the clocks of restored guests right, and find the mark in each. Gives those that nothing leads into.
+    """Set the clocks of restored guests right, find the mark in each and replace it. Gives those that nothing leads into.
 
     Raises GuestError naming those without the mark.
     """
     closed: list[str] = []
 
     def one(name: str) -> None:
-        argv = ["sh", "-c", _LOOK, "labctl", f"{time.time():.3f}"]
+        argv = ["sh", "-c", _LOOK, "labctl", f"{time.time():.3f}", replaced(mark)]
         try:
             found = lab.provider.execute(lab.plan, name, argv, timeout=_SECONDS)
         except SealedError:

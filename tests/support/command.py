@@ -51,11 +51,19 @@ class Labctl:
 
     def run(self, *arguments: str | Path, code: int = 0) -> str:
         """Run it to its end, insist on its exit code, give its standard output."""
+        return self._run(arguments, code)[0]
+
+    def complaint(self, *arguments: str | Path, code: int = 1) -> str:
+        """Run it where it must not succeed, insist on its exit code, give what it says on standard error."""
+        return self._run(arguments, code)[1]
+
+    def _run(self, arguments: Sequence[str | Path], code: int) -> tuple[str, str]:
         with self.start(*arguments) as process:
             out, err = process.communicate(timeout=280)
         shown = f"labctl {' '.join(map(str, arguments))}\n{out.decode()[-3000:]}\n{err.decode()}"
         assert process.returncode == code, shown
-        return out.decode()
+        assert "Traceback" not in shown
+        return out.decode(), err.decode()
 
     def json(self, *arguments: str | Path, code: int = 0) -> Any:
         """Run it with ``--json`` and give what it printed, parsed."""

@@ -99,10 +99,8 @@ class FakeProvider(Provider):
         found = self._running(plan, machine)
         _ = timeout
         if argv[:2] == ["sh", "-c"] and "/run/labctl/checkpoint" in argv[2]:
-            if "echo" not in argv[2]:
-                return ExecResult(0, "\n".join(found.marks).encode(), b"")
             self._notes.change(machine, marks=(argv[-1], argv[-1]))
-            return ExecResult(0, b"", b"")
+            return ExecResult(0, "\n".join(found.marks).encode() if "cat" in argv[2] else b"", b"")
         if argv[:2] == ["/bin/sh", "-c"]:  # one word and its arguments are all that these guests understand of a shell
             argv = shlex.split(argv[2])
         outputs = {"hostname": f"{machine}\n".encode(), "cat": stdin, "true": b""}

@@ -265,8 +265,11 @@ def test_a_machine_made_anew_lacks_its_part(lab: Lab) -> None:
     checkpoint.delete(lab.now, "clean")
 
 
-def test_a_restore_that_restored_nothing_is_an_error(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("restored", ["never", "before"])
+def test_a_restore_that_restored_nothing_is_an_error(lab: Lab, monkeypatch: pytest.MonkeyPatch, restored: str) -> None:
     checkpoint.save(lab.now, "clean")
+    if restored == "before":
+        checkpoint.restore(lab.now, "clean")
     real = FakeCheckpoints.restore
 
     def lying(self: FakeCheckpoints, machine: str, key: str) -> None:
@@ -372,10 +375,13 @@ def test_a_mark_that_could_not_be_left_is_said(lab: Lab, monkeypatch: pytest.Mon
         return real(self, plan, machine, argv, **more)
 
     monkeypatch.setattr(type(lab.now.provider), "execute", deaf)
-    assert checkpoint.save(lab.now, "clean").witnesses == ("a", "c")
     events: list[Event] = []
+    assert checkpoint.save(lab.now, "clean", listener=events.append).witnesses == ("a", "c")
     checkpoint.restore(lab.now, "clean", listener=events.append)
-    assert [e.message for e in events if e.status == "warning"] == ["not proven in b: no way to look for a mark"]
+    assert [e.message for e in events if e.status == "warning"] == [
+        "a restore will not be proven in b: no mark",
+        "not proven in b: no way to look for a mark",
+    ]
 
 
 def test_status_says_who_is_at_work(lab: Lab) -> None:

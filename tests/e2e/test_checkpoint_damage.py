@@ -1,0 +1,232 @@
+"""Checkpoints that were cut short or altered on the disk, and disks that are full: said plainly, nothing else lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labctl.providers.qemu.checkpoints import _job
+from tests.support.command import Labctl
+from tests.support.guests import BOTH, Guests
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+WELL = dict.fromkeys(BOTH, "before before counting")
+
+
+@pytest.fixture(scope="module")
+def guests(labctl: Labctl) -> Iterator[Guests]:
+    """A lab with two checkpoints, ``first`` and ``second``, of guests that are marked ``before``."""
+    lab = Guests.make(labctl, "damaged")
+    lab.up()
+    lab.mark("before")
+    lab.save("first")
+    lab.save("second")
+    yield lab
+    labctl.destroy_all()
+    assert not lab.layout.runtime.exists()
+
+
+def is_untouched(guests: Guests, text: str) -> bool:
+    """Whether the guests run and hold what was put into their memory just before."""
+    return [guests.sh(machine, "cat /run/memory") for machine in BOTH] == [text, text]
+
+
+def cut(text: str) -> str:
+    return text[: len(text) // 2]
+
+
+def of_a_ghost(text: str) -> str:
+    value = json.loads(text)
+    return json.dumps(value | {"machines": value["machines"] | {"ghost": "running"}})
+
+
+def of_no_plan(text: str) -> str:
+    return json.dumps(json.loads(text) | {"plan": {"version": 1}})
+
+
+def of_wrong_kinds(text: str) -> str:
+    return json.dumps(json.loads(text) | {"machines": ["one", "two"], "witnesses": 3})
+
+
+@pytest.mark.parametrize("alter", [cut, of_no_plan, of_wrong_kinds])
+def test_a_manifest_that_cannot_be_read_is_named_and_takes_no_other_along(guests: Guests, alter: Any) -> None:
+    guests.mark("after")
+    manifest = guests.manifest("second")
+    whole = manifest.read_text()
+    manifest.write_text(alter(whole))
+    words = guests.refused("restore", "second")
+    assert "the manifest of a checkpoint is damaged" in words
+    assert str(manifest) in words
+    assert is_untouched(guests, "after")
+    with guests.labctl.start("snapshot", "list", guests.folder) as listing:
+        out, words = (stream.decode() for stream in listing.communicate(timeout=120))
+    assert listing.returncode == 0
+    assert "first" in out
+    assert str(manifest) in words
+    guests.up()
+    guests.restore("first")
+    assert guests.marks() == WELL
+    manifest.write_text(whole)
+    assert guests.names() == ["first", "second"]
+
+
+def test_a_manifest_with_a_machine_that_has_no_part_in_it_is_refused(guests: Guests) -> None:
+    guests.mark("after")
+    manifest = guests.manifest("second")
+    whole = manifest.read_text()
+    manifest.write_text(of_a_ghost(whole))
+    assert "ghost" in guests.refused("restore", "second")
+    assert is_untouched(guests, "after")
+    manifest.write_text(whole)
+
+
+def test_a_damaged_note_of_one_machine_costs_that_checkpoint_only(guests: Guests) -> None:
+    guests.mark("after")
+    note = guests.layout.machine("two").folder / f"{guests.key('second')}.json"
+    whole = note.read_text()
+    note.write_text(cut(whole))
+    assert "the checkpoint second is not whole any more: two" in guests.refused("restore", "second")
+    assert is_untouched(guests, "after")
+    guests.restore("first")
+    assert guests.marks() == WELL
+    note.write_text(whole)
+
+
+def test_a_snapshot_that_is_missing_in_one_disk_is_noticed_before_anything_is_changed(guests: Guests) -> None:
+    guests.mark("after")
+    with guests.monitor() as session:
+        _job(session, "snapshot-delete", tag=guests.key("second"), devices=["disk0"])
+    assert "the checkpoint second is not whole any more: two" in guests.refused("restore", "second")
+    assert is_untouched(guests, "after")
+    assert guests.names() == ["first", "second"]
+    guests.labctl.run("snapshot", "delete", "second", guests.folder)
+    guests.restore("first")
+    assert guests.marks() == WELL
+
+
+def test_memory_that_is_damaged_is_an_error_from_which_ways_lead_on(guests: Guests) -> None:
+    """Half a memory must not run: the machine stands still or is ended, and another checkpoint brings it back."""
+    before = guests.overlay().stat().st_size
+    guests.save("spoilt")
+    behind = guests.overlay().stat().st_size
+    assert behind - before > 32 << 20, "the memory is not where this test looks for it"
+    with guests.overlay().open("r+b") as disk:
+        disk.seek(before + (behind - before) // 4)
+        disk.write(os.urandom((behind - before) // 2))
+    words = guests.refused("restore", "spoilt")
+    assert "two could not be restored" in words
+    assert "another checkpoint" in words
+    assert guests.state() == "interrupted"
+    assert guests.states()["two"] != "running"
+    assert guests.names() == ["first", "spoilt"]
+    guests.restore("first")
+    assert guests.marks() == WELL
+    assert guests.state() == "up"
+    # where there is no other: without it, `up` brings the machines up from their disks
+    guests.refused("restore", "spoilt")
+    guests.labctl.run("snapshot", "delete", "spoilt", guests.folder)
+    guests.up()
+    assert guests.state() == "up"
+    assert [guests.sh(machine, "hostname") for machine in BOTH] == list(BOTH)
+    guests.restore("first")
+    assert guests.marks() == WELL
+
+
+def test_a_disk_that_was_cut_off_is_an_error_and_destroy_leaves_nothing(guests: Guests) -> None:
+    guests.save("short")
+    os.truncate(guests.overlay(), guests.overlay().stat().st_size // 2)
+    assert "two" in guests.refused("restore", "short")
+    assert guests.names() == ["first", "short"]
+    guests.labctl.run("destroy", guests.folder, "--yes")
+    assert guests.labctl.processes() == []
+    assert not guests.state_folder.exists()
+
+
+@pytest.fixture(scope="module")
+def cramped(labctl: Labctl, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guests]:
+    """A lab on a file system of its own, with a checkpoint called ``kept``."""
+    assert labctl.host is not None
+    folder = tmp_path_factory.mktemp("small")
+    labctl.host.run("mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", str(folder))
+    poor = Labctl(folder / "state", labctl.home, labctl.host)
+    lab = Guests.make(poor, "cramped", sees=Path(f"/proc/{labctl.host.host}/root"))
+    lab.up()
+    lab.mark("before")
+    lab.save("kept")
+    yield lab
+    poor.destroy_all()
+    assert poor.processes() == []
+    labctl.host.run("umount", str(folder))
+
+
+def leave_free(guests: Guests, size: int) -> None:
+    """Make the file system so small that only so many bytes are free."""
+    seen = os.statvfs(guests.state_folder)
+    used = (seen.f_blocks - seen.f_bfree) * seen.f_frsize
+    assert guests.labctl.host is not None
+    guests.labctl.host.run("mount", "-o", f"remount,size={used + size}", str(guests.labctl.state.parent))
+
+
+def is_as_before(guests: Guests) -> bool:
+    """Whether the guests run and there is the one checkpoint, with nothing of another beside it."""
+    assert guests.marks() == WELL
+    assert guests.names() == ["kept"]
+    assert guests.kept() == {machine: {guests.key("kept")} for machine in BOTH}
+    return guests.state() == "up"
+
+
+def test_a_save_without_room_is_refused_before_anything_is_done(cramped: Guests) -> None:
+    leave_free(cramped, 64 << 20)
+    before = cramped.overlay().stat().st_blocks
+    words = cramped.refused("save", "more")
+    assert "the disk is full" in words
+    assert is_as_before(cramped)
+    assert cramped.overlay().stat().st_blocks - before < 8192, "nothing was written"
+    cramped.mark("after")
+    cramped.restore("kept")
+    assert is_as_before(cramped)
+
+
+def test_a_disk_that_fills_up_during_the_save_keeps_what_there_was(cramped: Guests) -> None:
+    leave_free(cramped, 1 << 30)
+    filler, before = cramped.labctl.state.parent / "filler", cramped.overlay().stat().st_blocks
+    filler = cramped.sees / filler.relative_to("/")
+    with cramped.labctl.start("snapshot", "save", "more", cramped.folder) as saving, filler.open("wb") as file:
+        while cramped.overlay().stat().st_blocks - before < 8192:
+            assert saving.poll() is None, "it was never saved"
+        free = os.statvfs(filler)
+        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+        _out, words = saving.communicate(timeout=240)
+    assert saving.returncode == 1, words.decode()
+    assert "No space left on device" in words.decode()
+    assert "Traceback" not in words.decode()
+    assert is_as_before(cramped)
+    for machine in BOTH:  # what it took is free again, for the guests at least
+        cramped.sh(machine, "dd if=/dev/urandom of=/root/big bs=1M count=32 conv=fsync 2>/dev/null; rm /root/big")
+    assert is_as_before(cramped)
+    filler.unlink()
+    cramped.save("more")
+    cramped.mark("after")
+    cramped.restore("kept")
+    assert cramped.marks() == WELL
+    cramped.restore("more")
+    assert cramped.marks() == WELL
+    assert cramped.names() == ["kept", "more"]
+
+
+def test_machines_that_stood_still_for_want_of_room_go_on_with_up(cramped: Guests) -> None:
+    leave_free(cramped, 0)
+    cramped.sh("two", "setsid dd if=/dev/urandom of=/root/big bs=1M count=64 conv=fsync >/dev/null 2>&1 </dev/null &")
+    while cramped.states()["two"] == "running":
+        pass
+    leave_free(cramped, 1 << 30)
+    cramped.up()
+    assert cramped.marks() == WELL
+    cramped.sh("two", "while [ -e /proc/$(pidof dd)/exe ]; do sleep 0.2; done; sync; rm /root/big")
+    assert cramped.state() == "up"
