@@ -112,7 +112,7 @@ def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_js
     found, sizes = checkpoint.listing(running), frugality.sizes(running)
     if as_json:
         rows_json = [{**_fields(one), "size": sizes.get(one.id)} for one in found.checkpoints]
-        say_json({"current": found.current, "checkpoints": rows_json})
+        say_json({"current": found.current, "checkpoints": rows_json, "damaged": found.damaged})
     elif not found.checkpoints:
         remark(_NONE)
     else:
@@ -240,7 +240,10 @@ def _when(one: Checkpoint) -> str:
 def _listing(lab: Path, instance: str) -> Listing:
     from labctl.lifecycle import checkpoint, locate
 
-    return checkpoint.listing(locate.find(lab, instance=instance))
+    found = checkpoint.listing(locate.find(lab, instance=instance))
+    for what in found.damaged:
+        remark(f"! {what}")
+    return found
 
 
 def _fields(one: Checkpoint) -> dict[str, object]:

@@ -26,10 +26,14 @@ _JOBS = 8
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The checkpoints of an instance, the oldest first; current is the id of the one that it goes on from."""
+    """The checkpoints of an instance, the oldest first; current is the id of the one that it goes on from.
+
+    damaged: what is wrong with those that cannot be read, for people.
+    """
 
     checkpoints: tuple[Checkpoint, ...]
     current: str | None
+    damaged: tuple[str, ...] = ()
 
 
 def save(lab: Running, name: str, *, automatic: bool = False, listener: Listener = ignore) -> Checkpoint:
@@ -111,7 +115,7 @@ def delete(lab: Running, name: str, *, listener: Listener = ignore) -> None:
 def listing(lab: Running) -> Listing:
     """All whole checkpoints; nothing is changed."""
     notes = CheckpointFolder(lab.folder)
-    return Listing(notes.whole(), notes.current())
+    return Listing(notes.whole(), notes.current(), tuple(error.brief for error in notes.damaged()))
 
 
 def lost(lab: Running, engine: Checkpoints, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -234,7 +238,8 @@ def _put_back(
         raise ProviderError(
             f"{', '.join(sorted(failures))} could not be restored",
             details="\n".join(f"{name}: {error.brief}\n{error.details}".strip() for name, error in failures.items()),
-            hint=f"The others stand still. labctl snapshot restore {checkpoint.name}, or labctl up, goes on.",
+            hint="The others stand still. labctl up tries again; another checkpoint can be restored; "
+            f"after labctl snapshot delete {checkpoint.name}, labctl up starts all from what they have now.",
         )
     lab.folder.finish(checkpoint.plan)
     running = [machine for machine, state in checkpoint.machines.items() if state == "running"]

@@ -1,8 +1,8 @@
 """Marks in guests by which a restored checkpoint is known again: one in memory, one on disk.
 
 A snapshot that restores nothing and reports success exists in the field. So before a save each guest gets a mark, after
-it another one, and a restore counts only when both places hold the first again. Then they get another one again, so that
-the next restore has something to prove.
+it another one, and a restore counts only when both places hold the first again. Then they get another one again: the
+next restore has to bring the first back too.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ def replaced(mark: str) -> str:
 
 
 def look(lab: Running, machines: Iterable[str], mark: str) -> tuple[str, ...]:
-    """Set the clocks of restored guests right, find the mark in each and replace it. Gives those that nothing leads into.
+    """Set the clocks of restored guests right, find the mark in each and replace it.
 
+    Gives those that nothing leads into.
     Raises GuestError naming those without the mark.
     """
     closed: list[str] = []

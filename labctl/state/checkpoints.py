@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -63,20 +63,29 @@ class CheckpointFolder:
     folder: InstanceFolder
 
     def all(self) -> tuple[Checkpoint, ...]:
-        """Every checkpoint, whole or not, the oldest first. Raises StateError where a manifest cannot be read."""
-        found = [self._read(path) for path in self._path.glob("*.json") if _ID.fullmatch(path.stem)]
+        """Every checkpoint that can be read, whole or not, the oldest first."""
+        found = [one for one in self._look() if isinstance(one, Checkpoint)]
         return tuple(sorted(found, key=lambda one: (one.created, one.id)))
+
+    def damaged(self) -> tuple[StateError, ...]:
+        """What is wrong with each manifest that cannot be read; the others are not touched by it."""
+        return tuple(one for one in self._look() if isinstance(one, StateError))
 
     def whole(self) -> tuple[Checkpoint, ...]:
         """The checkpoints that can be restored, the oldest first."""
         return tuple(one for one in self.all() if one.complete)
 
     def find(self, name: str) -> Checkpoint:
-        """The whole checkpoint of this name. Raises UsageError that lists those there are."""
+        """The whole checkpoint of this name. Raises UsageError that lists those there are.
+
+        Raises StateError where it may be the one whose manifest cannot be read.
+        """
         found = self.whole()
         for one in found:
             if one.name == name:
                 return one
+        for error in self.damaged():
+            raise error
         hint = choices("Checkpoints", [one.name for one in found], name) if found else "labctl snapshot save makes one."
         where = f"{self.folder.lab}/{self.folder.instance}"
         raise UsageError(f"{where} has no checkpoint called {name!r}", hint=hint)
@@ -132,23 +141,39 @@ class CheckpointFolder:
             private_folder(self._path)
             write_atomic(self._path / name, f"{identifier}\n", mode=0o600)
 
+    def _look(self) -> Iterator[Checkpoint | StateError]:
+        for path in sorted(self._path.glob("*.json")):
+            if _ID.fullmatch(path.stem):
+                try:
+                    yield self._read(path)
+                except StateError as error:
+                    yield error
+
     def _read(self, path: Path) -> Checkpoint:
         try:
             value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if value["version"] != VERSION:
-                raise StateError(
-                    f"the checkpoint {path.stem} has version {value['version']}, not {VERSION}",
-                    hint=f"Use the labctl that wrote it ({value.get('labctl', 'unknown')}).",
-                )
-            return Checkpoint(
-                **{**value, "plan": from_json(value["plan"]), "witnesses": tuple(value["witnesses"]), "id": path.stem}
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            version = value["version"]
+            if version == VERSION:
+                return _checkpoint(path.stem, value)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, StateError) as error:
             raise StateError(
                 f"the manifest of a checkpoint is damaged: {path}",
                 details=str(error),
                 hint="Nothing was changed. Remove this file to give that checkpoint up; the others are not touched.",
             ) from error
+        raise StateError(
+            f"the checkpoint {path.stem} has version {version}, not {VERSION}",
+            hint=f"Use the labctl that wrote it ({value.get('labctl', 'unknown')}).",
+        )
+
+
+def _checkpoint(identifier: str, value: Mapping[str, Any]) -> Checkpoint:
+    """A manifest's content. Raises ValueError, KeyError, TypeError, AttributeError, StateError where it is none."""
+    states = dict(value["machines"])
+    if not set(states.values()) <= {"running", "stopped"}:
+        raise ValueError(f"machines: {states}")
+    read = {"plan": from_json(value["plan"]), "machines": states, "witnesses": tuple(value["witnesses"])}
+    return Checkpoint(**{**value, **read, "id": identifier})
 
 
 def new_id() -> str:

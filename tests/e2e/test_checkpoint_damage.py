@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from labctl.providers.qemu.checkpoints import _job
 from tests.support.command import Labctl
-from tests.support.guests import BOTH, Guests
+from tests.support.guests import BOTH, Guests, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -58,44 +59,36 @@ def of_wrong_kinds(text: str) -> str:
 def test_a_manifest_that_cannot_be_read_is_named_and_takes_no_other_along(guests: Guests, alter: Any) -> None:
     guests.mark("after")
     manifest = guests.manifest("second")
-    whole = manifest.read_text()
-    manifest.write_text(alter(whole))
-    words = guests.refused("restore", "second")
-    assert "the manifest of a checkpoint is damaged" in words
-    assert str(manifest) in words
-    assert is_untouched(guests, "after")
-    with guests.labctl.start("snapshot", "list", guests.folder) as listing:
-        out, words = (stream.decode() for stream in listing.communicate(timeout=120))
-    assert listing.returncode == 0
-    assert "first" in out
-    assert str(manifest) in words
-    guests.up()
-    guests.restore("first")
-    assert guests.marks() == WELL
-    manifest.write_text(whole)
+    with guests.altered(manifest, alter):
+        words = guests.refused("restore", "second")
+        assert "the manifest of a checkpoint is damaged" in words
+        assert str(manifest) in words
+        assert is_untouched(guests, "after")
+        with guests.labctl.start("snapshot", "list", guests.folder) as listing:
+            out, words = (stream.decode() for stream in listing.communicate(timeout=120))
+        assert listing.returncode == 0
+        assert "first" in out
+        assert str(manifest) in words
+        guests.up()
+        guests.restore("first")
+        assert guests.marks() == WELL
     assert guests.names() == ["first", "second"]
 
 
 def test_a_manifest_with_a_machine_that_has_no_part_in_it_is_refused(guests: Guests) -> None:
     guests.mark("after")
-    manifest = guests.manifest("second")
-    whole = manifest.read_text()
-    manifest.write_text(of_a_ghost(whole))
-    assert "ghost" in guests.refused("restore", "second")
-    assert is_untouched(guests, "after")
-    manifest.write_text(whole)
+    with guests.altered(guests.manifest("second"), of_a_ghost):
+        assert "ghost" in guests.refused("restore", "second")
+        assert is_untouched(guests, "after")
 
 
 def test_a_damaged_note_of_one_machine_costs_that_checkpoint_only(guests: Guests) -> None:
     guests.mark("after")
-    note = guests.layout.machine("two").folder / f"{guests.key('second')}.json"
-    whole = note.read_text()
-    note.write_text(cut(whole))
-    assert "the checkpoint second is not whole any more: two" in guests.refused("restore", "second")
-    assert is_untouched(guests, "after")
-    guests.restore("first")
-    assert guests.marks() == WELL
-    note.write_text(whole)
+    with guests.altered(guests.layout.machine("two").folder / f"{guests.key('second')}.json", cut):
+        assert "the checkpoint second is not whole any more: two" in guests.refused("restore", "second")
+        assert is_untouched(guests, "after")
+        guests.restore("first")
+        assert guests.marks() == WELL
 
 
 def test_a_snapshot_that_is_missing_in_one_disk_is_noticed_before_anything_is_changed(guests: Guests) -> None:
@@ -112,6 +105,7 @@ def test_a_snapshot_that_is_missing_in_one_disk_is_noticed_before_anything_is_ch
 
 def test_memory_that_is_damaged_is_an_error_from_which_ways_lead_on(guests: Guests) -> None:
     """Half a memory must not run: the machine stands still or is ended, and another checkpoint brings it back."""
+    guests.save("third")  # takes the room of those that are gone
     before = guests.overlay().stat().st_size
     guests.save("spoilt")
     behind = guests.overlay().stat().st_size
@@ -124,7 +118,7 @@ def test_memory_that_is_damaged_is_an_error_from_which_ways_lead_on(guests: Gues
     assert "another checkpoint" in words
     assert guests.state() == "interrupted"
     assert guests.states()["two"] != "running"
-    assert guests.names() == ["first", "spoilt"]
+    assert guests.names() == ["first", "third", "spoilt"]
     guests.restore("first")
     assert guests.marks() == WELL
     assert guests.state() == "up"
@@ -142,7 +136,7 @@ def test_a_disk_that_was_cut_off_is_an_error_and_destroy_leaves_nothing(guests: 
     guests.save("short")
     os.truncate(guests.overlay(), guests.overlay().stat().st_size // 2)
     assert "two" in guests.refused("restore", "short")
-    assert guests.names() == ["first", "short"]
+    assert {"first", "short"} <= set(guests.names())
     guests.labctl.run("destroy", guests.folder, "--yes")
     assert guests.labctl.processes() == []
     assert not guests.state_folder.exists()
@@ -173,6 +167,16 @@ def leave_free(guests: Guests, size: int) -> None:
     guests.labctl.host.run("mount", "-o", f"remount,size={used + size}", str(guests.labctl.state.parent))
 
 
+def fill(file: int) -> None:
+    """Take all that is free for a file, quickly."""
+    end = 0
+    for step in (64 << 20, 1 << 20, 1 << 12):
+        with contextlib.suppress(OSError):
+            while True:
+                os.posix_fallocate(file, end, step)
+                end += step
+
+
 def is_as_before(guests: Guests) -> bool:
     """Whether the guests run and there is the one checkpoint, with nothing of another beside it."""
     assert guests.marks() == WELL
@@ -197,18 +201,17 @@ def test_a_disk_that_fills_up_during_the_save_keeps_what_there_was(cramped: Gues
     leave_free(cramped, 1 << 30)
     filler, before = cramped.labctl.state.parent / "filler", cramped.overlay().stat().st_blocks
     filler = cramped.sees / filler.relative_to("/")
-    with cramped.labctl.start("snapshot", "save", "more", cramped.folder) as saving, filler.open("wb") as file:
-        while cramped.overlay().stat().st_blocks - before < 8192:
-            assert saving.poll() is None, "it was never saved"
-        free = os.statvfs(filler)
-        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+    with (
+        cramped.labctl.start("snapshot", "save", "more", cramped.folder) as saving,
+        filler.open("wb", buffering=0) as file,
+    ):
+        until(lambda: cramped.overlay().stat().st_blocks - before > 8192 or saving.poll() is not None)
+        assert saving.poll() is None, "it was never saved"
+        fill(file.fileno())
         _out, words = saving.communicate(timeout=240)
     assert saving.returncode == 1, words.decode()
-    assert "No space left on device" in words.decode()
+    assert "the disk is full" in words.decode()
     assert "Traceback" not in words.decode()
-    assert is_as_before(cramped)
-    for machine in BOTH:  # what it took is free again, for the guests at least
-        cramped.sh(machine, "dd if=/dev/urandom of=/root/big bs=1M count=32 conv=fsync 2>/dev/null; rm /root/big")
     assert is_as_before(cramped)
     filler.unlink()
     cramped.save("more")
@@ -221,12 +224,13 @@ def test_a_disk_that_fills_up_during_the_save_keeps_what_there_was(cramped: Gues
 
 
 def test_machines_that_stood_still_for_want_of_room_go_on_with_up(cramped: Guests) -> None:
+    writes = "while :; do dd if=/dev/urandom of=/root/big bs=1M count=8 conv=fsync; rm /root/big; done"
+    cramped.sh("two", f"setsid sh -c '{writes}' >/dev/null 2>&1 </dev/null & echo $! >/run/writer")
     leave_free(cramped, 0)
-    cramped.sh("two", "setsid dd if=/dev/urandom of=/root/big bs=1M count=64 conv=fsync >/dev/null 2>&1 </dev/null &")
-    while cramped.states()["two"] == "running":
-        pass
+    until(lambda: cramped.states()["two"] != "running")
     leave_free(cramped, 1 << 30)
     cramped.up()
-    assert cramped.marks() == WELL
-    cramped.sh("two", "while [ -e /proc/$(pidof dd)/exe ]; do sleep 0.2; done; sync; rm /root/big")
     assert cramped.state() == "up"
+    assert cramped.sh("two", "read -r pid </run/writer; kill $pid; cat /run/memory") == "before"
+    cramped.restore("kept")
+    assert cramped.marks() == WELL

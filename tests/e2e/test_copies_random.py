@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,8 +15,8 @@ from tests.support.guests import BOTH, LAB, THREE, Guests
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-# labctl whose copies look at their random numbers before and after they are given others. The template's kernel gets new
-# ones just before it is kept, so that it would not take others by itself in the moments that this looks at.
+# labctl whose copies look at their random numbers before and after they are given others. The template's kernel gets
+# new ones just before it is kept, so that it would not take others by itself in the moments that this looks at.
 WATCHED = """
 import sys
 from labctl.providers.qemu import guest, template

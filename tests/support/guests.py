@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,7 +119,10 @@ class Guests:
 
     @cached_property
     def layout(self) -> Layout:
-        return Layout.of(self.state_folder / "engine")
+        engine = self.state_folder / "engine"
+        # the mark is of the path that labctl knows; the note is read here, because it may not be seen by that path
+        mark = Layout.of(Path("/") / engine.relative_to(self.sees)).mark
+        return Layout(engine, mark, Path((engine / "runtime").read_text().strip()))
 
     def overlay(self, machine: str = "two") -> Path:
         return self.layout.machine(machine).overlay
@@ -135,6 +140,16 @@ class Guests:
         process = psutil.Process(self.pid(machine))
         process.kill()
         psutil.wait_procs([process], timeout=20)
+
+    @contextmanager
+    def altered(self, path: Path, alter: Callable[[str], str]) -> Iterator[None]:
+        """One of its files with another content, for a while."""
+        whole = path.read_text()
+        path.write_text(alter(whole))
+        try:
+            yield
+        finally:
+            path.write_text(whole)
 
     def manifests(self) -> list[Path]:
         """Of the checkpoints, whole or not."""
@@ -166,3 +181,11 @@ class Guests:
             assert notes == self.snapshots(machine), f"notes and snapshots of {machine} differ"
             found[machine] = notes
         return found
+
+
+def until(condition: Callable[[], bool], *, seconds: float = 180) -> None:
+    """Wait for something that is to happen."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)

@@ -7,21 +7,25 @@ back with the guest.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
+import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from labctl.errors import ProviderError
 from labctl.host.files import write_json
 from labctl.host.runner import CommandError, Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.base import Checkpoints, SnapshotSize
+from labctl.providers.qemu import disks, shares, vm, way_in
 from labctl.providers.qemu import record as records
-from labctl.providers.qemu import shares, vm, way_in
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.qmp import Monitor, monitor
 from labctl.providers.qemu.record import MachineRecord
@@ -52,6 +56,8 @@ class QemuCheckpoints(Checkpoints):
     def pause(self, machines: Sequence[str]) -> Mapping[str, float]:
         if not machines:
             return {}
+        # Their memory is about to be written; a guest that finds the disk full afterwards stands still.
+        disks.check_room(self._layout, sum(self._plan.machine(machine).memory for machine in machines))
         stood: dict[str, float] = {}
         barrier = threading.Barrier(len(machines), timeout=20)
 
@@ -123,7 +129,11 @@ class QemuCheckpoints(Checkpoints):
             if session.execute("query-status")["status"] == "running":
                 session.execute("stop")
             names = self._nodes(machine)
-            _job(session, "snapshot-load", tag=key, vmstate=names[0], devices=names)
+            try:
+                _job(session, "snapshot-load", tag=key, vmstate=names[0], devices=names)
+            except ProviderError:
+                vm.stop(self._layout, record, graceful=False)  # half a memory must not run
+                raise
 
     def delete(self, machine: str, key: str) -> None:
         record = records.read(self._layout, machine)
@@ -139,13 +149,37 @@ class QemuCheckpoints(Checkpoints):
         self._note(machine, key).unlink(missing_ok=True)
 
     def keys(self, machine: str) -> frozenset[str]:
-        """Those of its present disk: another one, made anew, has none of them."""
-        folder = self._layout.machine(machine).folder
+        """Those of its present disk, another one made anew has none of them, and of which both halves are there."""
         record = records.read(self._layout, machine)
-        found = [path.stem for path in folder.glob("labctl-*.json")] if record is not None else []
-        return frozenset(
-            key for key in found if record is not None and self._saved(machine, key)[1].disk == record.disk
-        )
+        if record is None or not self._layout.machine(machine).overlay.exists():
+            return frozenset()
+        noted = [path.stem for path in self._layout.machine(machine).folder.glob("labctl-*.json")]
+        there = self._there(record) if noted else frozenset()
+        return frozenset(key for key in noted if key in there and self._made_of(machine, key) == record.disk)
+
+    def _there(self, record: MachineRecord) -> frozenset[str]:
+        """Tags of the snapshots that all disks of a machine have."""
+        if vm.find(self._layout, record) is not None:
+            with self._monitor(record.name) as session:
+                nodes = {node.get("node-name"): node for node in session.execute("query-named-block-nodes", flat=True)}
+            images = [nodes[name]["image"] for name in self._nodes(record.name)]
+        else:
+            images = [self._info(record.name, disk) for disk in self._disks(record.name)]
+        tags = [frozenset(one["name"] for one in image.get("snapshots", ())) for image in images]
+        return frozenset.intersection(*tags)
+
+    def _info(self, machine: str, disk: Path) -> Any:
+        try:
+            return json.loads(self._runner.run(["qemu-img", "info", "--output=json", disk], changes=False).text)
+        except CommandError as error:
+            raise ProviderError(f"{machine}: its disk cannot be read", details=error.details) from error
+
+    def _made_of(self, machine: str, key: str) -> str | None:
+        """What the disk was made from that a snapshot was taken of; None where its note cannot be read."""
+        try:
+            return self._saved(machine, key)[1].disk
+        except ProviderError:
+            return None
 
     def sizes(self, machine: str) -> Mapping[str, SnapshotSize]:
         found: dict[str, SnapshotSize] = {}
@@ -168,8 +202,14 @@ class QemuCheckpoints(Checkpoints):
             raise ProviderError(f"{machine} does not exist", hint="labctl up makes it.")
         return record
 
-    def _monitor(self, machine: str) -> contextlib.AbstractContextManager[Monitor]:
-        return monitor(self._layout.machine(machine).monitor)
+    @contextlib.contextmanager
+    def _monitor(self, machine: str) -> Iterator[Monitor]:
+        """A session whose errors name the machine."""
+        try:
+            with monitor(self._layout.machine(machine).monitor) as session:
+                yield session
+        except ProviderError as error:
+            raise ProviderError(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
 
     def _note(self, machine: str, key: str) -> Path:
         return self._layout.machine(machine).folder / f"{key}.json"
@@ -203,5 +243,6 @@ def _job(session: Monitor, command: str, **arguments: object) -> None:
         time.sleep(_POLL_SECONDS)
     if found is not None:
         session.execute("job-dismiss", id=job)
-        if found.get("error"):
-            raise ProviderError(f"{command} failed", details=str(found["error"]))
+        if error := str(found.get("error", "")):
+            full = os.strerror(errno.ENOSPC) in error or re.search(rf"-{errno.ENOSPC}\b", error)
+            raise ProviderError(f"{command} failed{': the disk is full' if full else ''}", details=error)

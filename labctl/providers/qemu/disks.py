@@ -47,13 +47,13 @@ def create(
     return records.write(layout, replace(record, disk=key(machine, image), template=template.key if template else ""))
 
 
-def check_room(layout: Layout) -> None:
-    """Raises HostError where the disk is as good as full, before anything is made."""
+def check_room(layout: Layout, size: int = 0) -> None:
+    """Raises HostError where the disk is as good as full, before anything is made. size: bytes about to be written."""
     free = shutil.disk_usage(layout.workdir).free
-    if free < _LEAST_FREE:
+    if free < size + _LEAST_FREE:
         raise HostError(
             f"the disk is full: {free >> 20} MiB are free under {layout.workdir}",
-            hint=f"Free some space; machines need at least {_LEAST_FREE >> 20} MiB to start.",
+            hint=f"Free some space: this takes up to {(size + _LEAST_FREE) >> 20} MiB. Nothing was changed.",
         )
 
 

@@ -104,6 +104,7 @@ class Lift:
             process.stop(grace=1)
             process = None
         if process is not None and record.process == process and record.complete:
+            vm.go_on(self.layout, record)
             return record, False
         began = time.monotonic()
         self._say("started", "boot", machine.name)

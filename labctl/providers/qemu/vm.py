@@ -38,9 +38,12 @@ def processes(layout: Layout) -> Iterator[tuple[str, ProcessId]]:
 
 
 def go_on(layout: Layout, record: MachineRecord) -> None:
-    """Let a machine move that stands still, such as a copy whose labctl was killed in between. Raises ProviderError."""
+    """Let a machine move that stands still: a copy whose labctl was killed in between, or one that found the disk full.
+
+    Raises ProviderError.
+    """
     with monitor(layout.machine(record.name).monitor) as session:
-        if session.execute("query-status")["status"] in ("paused", "prelaunch", "restore-vm"):
+        if session.execute("query-status")["status"] in ("paused", "prelaunch", "restore-vm", "io-error"):
             session.execute("cont")
 
 

@@ -310,12 +310,16 @@ def test_checkpoints_are_a_tree_that_a_deleted_one_leaves_whole(lab: Lab) -> Non
 @pytest.mark.parametrize(
     ("text", "words"), [("{", "damaged"), ("{}", "damaged"), ("[]", "damaged"), ('{"version": 99}', "version 99")]
 )
-def test_a_damaged_manifest_is_named_and_nothing_is_done(lab: Lab, text: str, words: str) -> None:
+def test_a_damaged_manifest_is_named_and_nothing_is_done_with_it(lab: Lab, text: str, words: str) -> None:
     saved = checkpoint.save(lab.now, "clean")
     (lab.now.folder.path / "checkpoints" / f"{saved.id}.json").write_text(text, encoding="utf-8")
     with pytest.raises(StateError, match=words):
         checkpoint.restore(lab.now, "clean")
     assert lab.snapshots() == 3
+    assert words in checkpoint.listing(lab.now).damaged[0]
+    checkpoint.save(lab.now, "other")
+    lab.up()
+    checkpoint.restore(lab.now, "other")
 
 
 def opened(lab: Lab) -> Sequence[bool]:
