@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from labctl.errors import LabctlError, UsageError
+from labctl.errors import HostError, LabctlError, UsageError
 from labctl.events import Event, Listener, ignore
 from labctl.lifecycle.locate import Running
 from labctl.providers import PROVIDERS
@@ -47,7 +48,8 @@ def destroy(folder: InstanceFolder, *, listener: Listener = ignore) -> None:
             record = None
         names = [record.provider] if record else list(PROVIDERS)
         if record is not None:
-            folder.write_record(replace(record, phase="destroying"))
+            with contextlib.suppress(HostError):  # on a full disk this is how to make room
+                folder.write_record(replace(record, phase="destroying"))
         for name in names:
             engine = PROVIDERS[name].engine
             if engine is not None and folder.engine.exists():
