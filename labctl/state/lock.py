@@ -16,7 +16,6 @@ from labctl.errors import BusyError, HostError
 from labctl.host.files import private_folder, write_json
 from labctl.host.folders import state_root
 
-
 _GLANCE = 0.2  # seconds: longer than ``holder`` takes to look
 
 

@@ -73,7 +73,7 @@ class Guests:
         (self.folder / "lab.yaml").write_text(text.replace("NAME", self.folder.name))
 
     def up(self) -> None:
-        self.labctl.run("up", self.folder)
+        self.labctl.run("up", self.folder, "--no-fresh")
 
     def save(self, name: str) -> Any:
         return self.labctl.json("snapshot", "save", name, self.folder)
