@@ -47,14 +47,14 @@ def test_a_folder_with_three_reports_of_one_verification(labctl: Labctl, running
     assert document["digest"] in page
     assert "This is the first report of this instance." in page
 
-    labctl.run("verify", running, "--report", out, code=ExitCode.INCONCLUSIVE)
+    labctl.run("verify", running, "--no-checks", "--report", out, code=ExitCode.INCONCLUSIVE)
     assert "Nothing has changed since" in (out / "report.html").read_text()
 
 
 def test_one_line_for_each_dead_machine(labctl: Labctl, running: Path) -> None:
-    short = labctl.run("verify", running, code=ExitCode.INCONCLUSIVE).splitlines()
+    short = labctl.run("verify", running, "--no-checks", code=ExitCode.INCONCLUSIVE).splitlines()
     assert sum(line.startswith("? INCONCLUSIVE") for line in short) == 5
-    long = labctl.run("verify", running, "-v", code=ExitCode.INCONCLUSIVE).splitlines()
+    long = labctl.run("verify", running, "--no-checks", "-v", code=ExitCode.INCONCLUSIVE).splitlines()
     assert sum(line.startswith("? INCONCLUSIVE") for line in long) > 150
 
 

@@ -161,7 +161,7 @@ def test_hostile_texts_are_text_in_a_browser_too(plan: LabPlan, tmp_path: Path) 
 
 def test_the_report_of_a_lab_that_really_ran(netlab: Any, tmp_path: Path) -> None:
     """Guests in namespaces, a planted hole in the firewall, a guest that does not answer."""
-    netlab.rules("fw", "insert rule inet lab forward ip saddr 203.0.113.6 ip daddr 10.10.10.7 tcp dport 4444 accept")
+    netlab.rules("fw", "insert rule inet labctl forward ip saddr 203.0.113.6 ip daddr 10.10.10.7 tcp dport 4444 accept")
     netlab.dead.add("web")
     report = netlab.verify()
     assert report.verdict is Verdict.FAIL
