@@ -17,8 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from labctl.host.files import digest
-from labctl.host.folders import cache_root
+from labctl.images import resolve_box
 from labctl.plan.model import LabPlan, ManagementPlan
 from labctl.providers.base import BootImage, Provider
 from labctl.providers.vagrant.provider import LibvirtProvider, VirtualBoxProvider
@@ -26,7 +25,6 @@ from tests.contract.subject import Subject
 from tests.support.libvirt import libvirtd
 from tests.support.surroundings import Surroundings, surroundings
 from tests.virtualbox.box import empty_box
-from tests.virtualbox.guest_box import guest_box
 from tests.virtualbox.harness import virtualbox_host
 from tests.virtualbox.tree import UnavailableError, tree
 
@@ -124,11 +122,7 @@ class VirtualBoxSubject(VagrantSubject):
 
 
 class LibvirtSubject(VagrantSubject):
-    """Real guests on a host of the test's own, with a libvirt daemon of its own.
-
-    Their box is labctl's own with another first program, so that they boot in a fraction of the time; the box as it is
-    boots in the tests of whole labs on libvirt.
-    """
+    """Real guests, of the box that labctl makes, on a host of the test's own with a libvirt daemon of its own."""
 
     real = True
 
@@ -190,8 +184,8 @@ class LibvirtSubject(VagrantSubject):
 
 @functools.cache
 def _box() -> BootImage:
-    path = guest_box(cache_root() / "tests", "libvirt")
-    return BootImage("debian-12", digest(path), path, user="vagrant")
+    box = resolve_box("debian-12", provider="libvirt").image()
+    return BootImage(box.name, box.digest, box.disk, user=box.user)
 
 
 @contextmanager

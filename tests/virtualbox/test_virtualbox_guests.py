@@ -46,7 +46,7 @@ MACHINES = ("one", "two")
 @pytest.fixture(scope="module")
 def place(virtualbox_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualBoxHost]:
     """The place, with guests, and with the box in it."""
-    box = guest_box(virtualbox_tree.folder, "virtualbox")
+    box = guest_box(virtualbox_tree)
     home = tmp_path_factory.mktemp("guests")
     with virtualbox_host(virtualbox_tree, home, shared=[box.parent], guests=True) as host:
         # an address of the host that guests could try
