@@ -154,7 +154,7 @@ def test_a_checkpoint_of_other_machines_is_refused_and_comes_back_with_them(gues
     guests.up()
     guests.sh("two", "echo after >/run/memory")
     words = guests.refused("restore", "three")
-    assert "three lacks its part" in words
+    assert "three lack their part" in words
     assert guests.sh("two", "cat /run/memory") == "after"
     assert guests.state() == "up"
     guests.labctl.run("snapshot", "delete", "three", guests.folder)
