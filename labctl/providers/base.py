@@ -130,13 +130,16 @@ def is_management(nic: ObservedNic) -> bool:
 class Observed:
     """What is: machines and NICs as the engine reports them. leftovers: things with labctl's mark for this instance
     that the plan does not have. faults: what the plan has beside machines and does not work, for people. openings:
-    machine and, for people, what its engine lets through that no plan allows, such as a shared folder."""
+    machine and, for people, what its engine lets through that no plan allows, such as a shared folder. wires: the same
+    of networks, ``""`` for all of them. unseen: running machines whose NICs the engine did not tell, and why."""
 
     machines: tuple[MachineStatus, ...]
     nics: tuple[ObservedNic, ...] = ()
     leftovers: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     openings: tuple[tuple[str, str], ...] = ()
+    wires: tuple[tuple[str, str], ...] = ()
+    unseen: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,21 @@ from labctl.verify.model import Finding, FindingKind, Verdict
 
 
 def compare(plan: LabPlan, observed: Observed, *, sealed: bool = False) -> tuple[Finding, ...]:
-    """Every difference in NICs and wires of running machines, every leftover; what does not run.
+    """Every difference in NICs and wires of running machines, every leftover and opening; what does not run.
 
     sealed: no machine is to be joined to its management NIC.
     """
     states = {status.name: status for status in observed.machines}
+    unseen = dict(observed.unseen)
     found: list[Finding] = []
     for machine in plan.machines:
         status = states.get(machine.name)
         if status is None or status.state != "running":
             state = status.state if status else "absent"
             found.append(Finding("not-running", machine.name, f"{machine.name} is {state}", Verdict.INCONCLUSIVE))
+        elif machine.name in unseen:
+            details = f"the engine does not say what NICs {machine.name} has: {unseen[machine.name]}"
+            found.append(Finding("unobserved", machine.name, details, Verdict.INCONCLUSIVE))
         else:
             found += _nics(plan, machine, [nic for nic in observed.nics if nic.machine == machine.name])
     found += _open(observed) if sealed else ()
@@ -31,6 +35,9 @@ def compare(plan: LabPlan, observed: Observed, *, sealed: bool = False) -> tuple
     ]
     found += [Finding("leftover", "", f"{thing} is not in the plan", Verdict.FAIL) for thing in observed.leftovers]
     found += [Finding("opening", name, f"{name}: {what}", Verdict.FAIL) for name, what in observed.openings]
+    found += [
+        Finding("open-wire", "", f"{network or 'the wires'}: {what}", Verdict.FAIL) for network, what in observed.wires
+    ]
     found += [Finding("not-running", "", fault, Verdict.INCONCLUSIVE) for fault in observed.faults]
     return tuple(found)
 

@@ -84,6 +84,9 @@ FindingKind = Literal[
     "unlinked",
     "leftover",
     "opening",
+    "open-wire",
+    "router-filter",
+    "forwards",
     "unsealed",
     "not-running",
     "unobserved",
@@ -101,10 +104,12 @@ class Finding:
     """Something beside the flows: where engine and plan differ, what was heard on a wire, what limits this report.
 
     stranger: an address that no planned NIC has. claim: somebody answers for an address that is not theirs. overhears:
-    a NIC gets others' unicast. deaf: a sensor does not. management-ipv6: the management path speaks IPv6.
+    a NIC gets others' unicast. deaf: a sensor does not. management-ipv6: the management path speaks IPv6. open-wire:
+    the engine's wire lets through what no plan allows. router-filter, forwards: what guests on several networks say of
+    their own filter and of passing on.
 
-    A difference from the plan is FAIL, a machine that does not run INCONCLUSIVE, a mere note PASS. machine is ``""``
-    for the lab as a whole.
+    A difference from the plan is FAIL, a machine that does not run or cannot be looked at INCONCLUSIVE, a mere note
+    PASS. machine is ``""`` for the lab as a whole.
     """
 
     kind: FindingKind

@@ -14,6 +14,8 @@ from labctl.providers.qemu.options import escaped, option
 
 BINARY = "qemu-system-x86_64"
 AGENT_PORT = "org.qemu.guest_agent.0"
+CHANNELS = frozenset({"qmp", "agent", "console"})
+"""The character devices of a machine: all of them unix sockets of labctl's own."""
 
 # TCG keeps up to 1 GiB of translated code unless told otherwise. Measured with a Debian 12 guest of 256 MiB: 249 MiB
 # resident in all; 128 instead of 64 costs 70 MiB more per machine and saves about one of the boot's 12 s of CPU time.

@@ -7,7 +7,6 @@ there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,10 +24,10 @@ from labctl.host.netns import Action, Namespace
 from labctl.host.processes import ProcessId, marked
 from labctl.host.runner import CommandError, Runner
 from labctl.plan.model import InterfacePlan, LabPlan, MachinePlan, NetworkPlan
-from labctl.providers.qemu import exits
+from labctl.providers.qemu import bridge_audit, exits
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.options import option
-from labctl.providers.qemu.wires import Abilities, Attachment, Wires
+from labctl.providers.qemu.wires import Abilities, Attachment, Opening, Wires, bridge_of, port_of
 
 _UNICAST = "ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00"
 _SETTLE: tuple[Action, ...] = (
@@ -86,6 +85,17 @@ class BridgeWires(Wires):
         links = self._links(namespace)
         networks = {bridge_of(network): network.name for network in plan.networks}
         return {link["ifname"]: networks.get(link["master"], link["master"]) for link in links if "master" in link}
+
+    def openings(self, plan: LabPlan) -> tuple[Opening, ...]:
+        namespace = self._namespace()
+        if namespace is None:
+            return ()
+        argv = [*namespace.enter(), "sh", "-c", bridge_audit.QUESTIONS]
+        try:
+            kernel = bridge_audit.Kernel.of(self._runner.run(argv, changes=False).text)
+        except (ValueError, KeyError, TypeError) as error:
+            raise HostError("the kernel's description of the wires cannot be read", details=str(error)) from error
+        return bridge_audit.openings(plan, kernel)
 
     def destroy(self) -> None:
         for _, process, _ in exits.processes(self._layout):
@@ -170,16 +180,6 @@ class BridgeWires(Wires):
         for process, argv in marked(str(self._marker)):
             if Path(argv[0]).name in ("tail", "unshare") and argv[-1] == str(self._marker):
                 yield process
-
-
-def port_of(machine: str, device: str) -> str:
-    """The name of a NIC's tap: Linux device names are limited to 15 characters."""
-    return "t" + hashlib.sha256(f"{machine}/{device}".encode()).hexdigest()[:12]
-
-
-def bridge_of(network: NetworkPlan) -> str:
-    """The name of a network's bridge."""
-    return f"br{network.key}"
 
 
 def bridge_commands(networks: Iterable[NetworkPlan], there: set[str]) -> str:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.qemu.bare import Bare
-from labctl.providers.qemu.bridge import port_of
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.options import option
 from labctl.providers.qemu.qmp import Monitor, monitor
-from labctl.providers.qemu.wires import Abilities, Attachment, Wires
+from labctl.providers.qemu.wires import Abilities, Attachment, Opening, Wires, port_of
+
+# The monitor's words for a port of ours: the hub's end, the socket behind it, of the same name and in our folder.
+_PORT_LINE = r"hub-(t[0-9a-f]{12}): \1: "
 
 
 class HubWires(Wires):
@@ -62,6 +64,14 @@ class HubWires(Wires):
         names = {hub_of(network.key): network.name for network in plan.networks}
         with monitor(self._hub.socket) as session:
             return {port: names.get(hub, f"hub {hub}") for port, hub in _plugged(session).items()}
+
+    def openings(self, plan: LabPlan) -> tuple[Opening, ...]:
+        if not self._runs:
+            return ()
+        names = {hub_of(network.key): network.name for network in plan.networks}
+        with monitor(self._hub.socket) as session:
+            strange = [(hub, line) for hub, line in _lines(session) if not re.match(_PORT_LINE, line)]
+        return tuple((names.get(hub, f"hub {hub}"), f"a port is not labctl's: {line}") for hub, line in strange)
 
     def destroy(self) -> None:
         self._hub.stop()
@@ -123,12 +133,18 @@ def _planned(plan: LabPlan) -> dict[str, int]:
 
 
 def _plugged(session: Monitor) -> dict[str, int]:
-    """Port to hub, from the monitor's picture: ``hub 7`` followed by lines ``\\ hub-PORT: PORT: …``."""
-    found: dict[str, int] = {}
+    """Port to hub."""
+    ports = ((re.match(_PORT_LINE, line), hub) for hub, line in _lines(session))
+    return {port.group(1): hub for port, hub in ports if port}
+
+
+def _lines(session: Monitor) -> Iterator[tuple[int, str]]:
+    """Hub and port, from the monitor's picture: ``hub 7`` followed by lines `` \\ hub-PORT: PORT: …``."""
     hub = -1
     for line in session.human("info network").splitlines():
         if heading := re.match(r"hub (\d+)", line):
             hub = int(heading.group(1))
-        elif (port := re.search(r"hub-(t[0-9a-f]+)", line)) and hub >= 0:
-            found[port.group(1)] = hub
-    return found
+        elif line.startswith(" \\ ") and hub >= 0:
+            yield hub, line.removeprefix(" \\ ")
+        else:
+            hub = -1

@@ -17,11 +17,10 @@ from labctl.providers.qemu import disks, guest, keys, vm
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu import template as templates
 from labctl.providers.qemu.agent import Agent, agent
-from labctl.providers.qemu.bridge import port_of
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.record import MachineRecord
 from labctl.providers.qemu.start import Starter
-from labctl.providers.qemu.wires import Wires
+from labctl.providers.qemu.wires import Wires, port_of
 from labctl.providers.workers import Stop
 
 # One Debian guest takes 15 to 25 s under TCG with a core of its own; a crowd on two cores takes its turn.

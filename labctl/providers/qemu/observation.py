@@ -12,11 +12,11 @@ from labctl.plan.model import LabPlan
 from labctl.providers.base import MANAGEMENT, MachineState, MachineStatus, Observed, ObservedNic, is_management
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu import vm, way_in
-from labctl.providers.qemu.bridge import port_of
+from labctl.providers.qemu.argv import CHANNELS
 from labctl.providers.qemu.exits import port_of_exit, with_exit
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.qmp import Monitor, monitor
-from labctl.providers.qemu.wires import Wires
+from labctl.providers.qemu.wires import Wires, port_of
 
 _MONITOR_SECONDS = 3.0
 _STATE_OF_STATUS: Mapping[str, MachineState] = {
@@ -35,13 +35,21 @@ def observe(layout: Layout, wires: Wires, plan: LabPlan) -> Observed:
     ports = wires.ports(plan)
     statuses: list[MachineStatus] = []
     nics: list[ObservedNic] = []
+    open_machines: list[tuple[str, str]] = []
+    unseen: list[tuple[str, str]] = []
     for machine in plan.machines:
         record = records.read(layout, machine.name)
         process = vm.find(layout, record)
-        if process is None:
+        if record is None or process is None:
             statuses.append(_gone(layout, machine.name, record))
             continue
-        status, found = _running(layout, machine.name, process, ports)
+        try:
+            status, found, strange = _running(layout, plan, record, process, ports)
+        except LabctlError as error:  # a busy monitor is no dead machine
+            details = f"{error.brief}: {error.details}".rstrip(": ")
+            statuses.append(MachineStatus(machine.name, "running", process.pid, process.started, details))
+            unseen.append((machine.name, details))
+            continue
         loose = [nic.mac for nic in found if not (nic.linked or is_management(nic))]
         if loose:  # such a machine cannot be joined again while it runs
             status = MachineStatus(
@@ -49,8 +57,22 @@ def observe(layout: Layout, wires: Wires, plan: LabPlan) -> Observed:
             )
         statuses.append(status)
         nics += found
-    leftovers = (*_leftovers(layout, plan), *_strangers(plan, ports))
-    return Observed(tuple(statuses), tuple(nics), leftovers, tuple(_faults(plan, ports)))
+        open_machines += [(machine.name, what) for what in strange]
+    faults = [*_faults(plan, ports)]
+    try:
+        open_wires = wires.openings(plan)
+    except LabctlError as error:
+        open_wires = ()
+        faults.append(f"the wires cannot be looked at: {error.brief}")
+    return Observed(
+        machines=tuple(statuses),
+        nics=tuple(nics),
+        leftovers=(*_leftovers(layout, plan), *_strangers(plan, ports)),
+        faults=tuple(faults),
+        openings=tuple(open_machines),
+        wires=open_wires,
+        unseen=tuple(unseen),
+    )
 
 
 def _gone(layout: Layout, name: str, record: records.MachineRecord | None) -> MachineStatus:
@@ -66,19 +88,24 @@ def _gone(layout: Layout, name: str, record: records.MachineRecord | None) -> Ma
 
 
 def _running(
-    layout: Layout, name: str, process: ProcessId, ports: Mapping[str, str]
-) -> tuple[MachineStatus, list[ObservedNic]]:
-    try:
-        with monitor(layout.machine(name).monitor, timeout=_MONITOR_SECONDS) as session:
-            status = str(session.execute("query-status")["status"])
-            nics = list(_nics(name, process, session, ports))
-    except LabctlError as error:
-        # a busy monitor is no dead machine
-        return MachineStatus(
-            name, "running", process.pid, process.started, f"{error.brief}: {error.details}".rstrip(": ")
-        ), []
+    layout: Layout, plan: LabPlan, record: records.MachineRecord, process: ProcessId, ports: Mapping[str, str]
+) -> tuple[MachineStatus, list[ObservedNic], list[str]]:
+    """A machine's state, its NICs, and what is open that is not in the plan. Raises LabctlError."""
+    name = record.name
+    with monitor(layout.machine(name).monitor, timeout=_MONITOR_SECONDS) as session:
+        status = str(session.execute("query-status")["status"])
+        nics = list(_nics(name, process, session, ports))
+        strange = [*way_in.strange_forwards(session, plan.management, record.port), *_strange_channels(session)]
     details = {"io-error": "the host's disk is full", "running": ""}.get(status, status)
-    return MachineStatus(name, _STATE_OF_STATUS.get(status, "running"), process.pid, process.started, details), nics
+    state = _STATE_OF_STATUS.get(status, "running")
+    return MachineStatus(name, state, process.pid, process.started, details), nics, strange
+
+
+def _strange_channels(session: Monitor) -> Iterator[str]:
+    """Character devices that labctl does not give a machine; each forward out of user-mode networking is one."""
+    for channel in session.execute("query-chardev"):
+        if channel["label"] not in CHANNELS:
+            yield f"it has a channel {channel['label']} to {channel['filename']}"
 
 
 def _nics(name: str, process: ProcessId, session: Monitor, ports: Mapping[str, str]) -> Iterator[ObservedNic]:

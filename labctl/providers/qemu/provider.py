@@ -43,6 +43,9 @@ from labctl.providers.workers import Stop, each, in_waves, raise_failures
 # under TCG with Debian 12 guests of 256 MiB: 67 to 90 MiB. A boot, and the restore of a checkpoint, fill all of it.
 _COPY_MEMORY = 112 << 20
 _STOP_JOBS = 16
+# That a guest's agent may take to begin to answer. A starved guest needs long, and whoever turns to SSH too early
+# starves it more: the handshake costs an emulated guest seconds.
+_AGENT_SECONDS = 45.0
 
 
 class QemuProvider(Provider):
@@ -140,7 +143,7 @@ class QemuProvider(Provider):
     ) -> ExecResult:
         self._running(plan, machine)
         try:
-            with agent(self._layout.machine(machine).agent, timeout=min(timeout, 20)) as session:
+            with agent(self._layout.machine(machine).agent, timeout=min(timeout, _AGENT_SECONDS)) as session:
                 return session.execute(argv, stdin=stdin, timeout=timeout)
         except GuestError as error:
             raise GuestError(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error

@@ -9,8 +9,9 @@ from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage
 from labctl.providers.qemu import hub
 from labctl.providers.qemu.argv import Seat, machine_argv
-from labctl.providers.qemu.bridge import bridge_commands, mirror_rules, port_commands, port_of
+from labctl.providers.qemu.bridge import bridge_commands, mirror_rules, port_commands
 from labctl.providers.qemu.layout import MachineFiles
+from labctl.providers.qemu.wires import port_of
 
 _UNBUILT = BootImage(
     "", "", Path("IMAGE/disk.qcow2"), Path("IMAGE/kernel"), Path("IMAGE/initrd"), "COMMAND-LINE-OF-THE-IMAGE"

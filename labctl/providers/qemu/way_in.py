@@ -7,13 +7,14 @@ remove a back end, and cannot give a NIC another one.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from labctl.plan.model import ManagementPlan
 from labctl.providers.qemu.options import option
 from labctl.providers.qemu.qmp import Monitor
 
-_HUB = 0
+_HUB, _SSH = 0, 22
 _BACK_END, _PORT, NIC_PORT = "mgmt", "port-mgmt", "net-mgmt"
 # A port with nothing behind it takes every frame. Without it, what a guest sends while it is cut off waits for somebody
 # to take it, and QEMU never tries again: the NIC would be mute afterwards.
@@ -71,6 +72,20 @@ def other_end(picture: str) -> str | None:
     return "; ".join(others) if others else None
 
 
+def strange_forwards(session: Monitor, management: ManagementPlan, port: int) -> Iterator[str]:
+    """Forwards from this host that are not the one to the guest's SSH, for people.
+
+    The monitor's ``info usernet`` has a line ``TCP[HOST_FORWARD] 16 127.0.0.1 22763 10.0.2.15 22 0 0`` for each.
+    """
+    planned = ("TCP", "127.0.0.1", str(port), str(management.guest.ip), str(_SSH))
+    lines = re.finditer(r"(\w+)\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+(\S+)\s+(\d+)", session.human("info usernet"))
+    for found in lines:
+        if found.groups() != planned:
+            protocol, address, number, _, target = found.groups()
+            where = "every address of this host" if address == "*" else f"this host's {address}"
+            yield f"{protocol.lower()} port {number} of {where} leads to its port {target}"
+
+
 def _there(session: Monitor) -> bool:
     """Whether the back end exists, on the hub or left beside it by a labctl that was killed in between."""
     return re.search(rf"(?:^|: ){_BACK_END}: index=", session.human("info network"), re.MULTILINE) is not None
@@ -86,4 +101,4 @@ def _addresses(management: ManagementPlan) -> dict[str, str]:
 
 
 def _forward(management: ManagementPlan, port: int) -> str:
-    return f"tcp:127.0.0.1:{port}-{management.guest.ip}:22"
+    return f"tcp:127.0.0.1:{port}-{management.guest.ip}:{_SSH}"

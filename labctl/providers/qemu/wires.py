@@ -6,6 +6,7 @@ switch. ``hub``: one more QEMU without a machine; works for any user on any syst
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from typing import ClassVar, Literal
 
 from labctl.errors import HostError, UsageError
 from labctl.host.runner import Runner
-from labctl.plan.model import LabPlan, MachinePlan
+from labctl.plan.model import LabPlan, MachinePlan, NetworkPlan
 from labctl.providers.qemu.layout import Layout
 
 Kind = Literal["bridge", "hub"]
+
+Opening = tuple[str, str]
+"""A network, or ``""`` for the wires as a whole, and for people what is open there that no plan allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +70,29 @@ class Wires(ABC):
         """
 
     @abstractmethod
+    def openings(self, plan: LabPlan) -> tuple[Opening, ...]:
+        """What else the engine of the wires reports that lets something through which no plan allows.
+
+        Ports are not repeated here. Raises LabctlError where it cannot be asked.
+        """
+
+    @abstractmethod
     def destroy(self) -> None:
         """Remove all wires of this instance, plan or no plan."""
 
     @abstractmethod
     def leftovers(self) -> tuple[str, ...]:
         """What of ours still exists, for people."""
+
+
+def port_of(machine: str, device: str) -> str:
+    """The name of a NIC's port, and of its tap: Linux device names are limited to 15 characters."""
+    return "t" + hashlib.sha256(f"{machine}/{device}".encode()).hexdigest()[:12]
+
+
+def bridge_of(network: NetworkPlan) -> str:
+    """The name of a network's bridge."""
+    return f"br{network.key}"
 
 
 def choose(plan: LabPlan | None) -> Kind:

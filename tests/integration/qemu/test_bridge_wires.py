@@ -15,8 +15,9 @@ from labctl.host.files import remove_tree
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.qemu import bridge
-from labctl.providers.qemu.bridge import BridgeWires, port_of, trial
+from labctl.providers.qemu.bridge import BridgeWires, trial
 from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.wires import port_of
 from tests.support import plans
 
 pytestmark = pytest.mark.integration

@@ -9,14 +9,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from labctl.host.files import remove_tree
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
-from labctl.providers.qemu.hub import HubWires
+from labctl.providers.qemu.hub import HubWires, hub_of
 from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.qmp import monitor
 from tests.support import plans
 
 pytestmark = pytest.mark.integration
@@ -94,6 +96,25 @@ def test_a_new_plan_moves_ports_while_others_stay(plant: Plant) -> None:
     assert plant.send("a.eth0") == {"b.eth0"}
 
 
+def test_what_somebody_plugged_into_a_hub_is_told(plant: Plant) -> None:
+    """User-mode networking on one hub, and a cable between two."""
+    assert plant.wires.openings(plant.plan) == ()
+    lan, dmz = (hub_of(network.key) for network in plant.plan.networks)
+    _tell(plant, "netdev_add", type="user", id="way")
+    _tell(plant, "netdev_add", type="hubport", id="hub-way", hubid=lan, netdev="way")
+    ((network, what),) = plant.wires.openings(plant.plan)
+    assert network == "lan"
+    assert "type=user" in what
+    for name in ("hub-way", "way"):
+        _tell(plant, "netdev_del", id=name)
+    _tell(plant, "netdev_add", type="hubport", id="one", hubid=lan)
+    _tell(plant, "netdev_add", type="hubport", id="two", hubid=dmz, netdev="one")
+    assert sorted(network for network, _ in plant.wires.openings(plant.plan)) == ["dmz", "lan"]
+    for name in ("two", "one"):
+        _tell(plant, "netdev_del", id=name)
+    assert plant.wires.openings(plant.plan) == ()
+
+
 def test_a_hub_that_died_is_made_again(plant: Plant) -> None:
     next(plant.wires._hub.processes())[0].stop(grace=0)
     assert plant.wires.ports(plant.plan) == {}
@@ -106,3 +127,8 @@ def test_the_folder_of_the_ends_is_private(plant: Plant) -> None:
     folder = Path(plant.ends["a.eth0"][1]).parent
     assert folder.stat().st_mode & 0o777 == 0o700
     assert all(len(hub.encode()) < 104 for _, hub in plant.ends.values())
+
+
+def _tell(plant: Plant, command: str, **arguments: Any) -> None:
+    with monitor(plant.wires._hub.socket) as session:
+        session.execute(command, **arguments)

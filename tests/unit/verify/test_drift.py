@@ -97,6 +97,16 @@ def test_what_an_engine_lets_through_is_a_failure() -> None:
     assert kinds(replace(CLEAN, openings=(("a", "a shared folder"),))) == [("opening", "a", Verdict.FAIL)]
 
 
+def test_what_a_wire_lets_through_is_a_failure() -> None:
+    assert kinds(replace(CLEAN, wires=(("red", "the host has an address"),))) == [("open-wire", "", Verdict.FAIL)]
+
+
+def test_nics_that_a_busy_engine_does_not_tell_are_not_missing() -> None:
+    observed = replace(CLEAN, nics=NICS[2:], unseen=(("a", "QEMU does not answer"),))
+    assert kinds(observed) == [("unobserved", "a", Verdict.INCONCLUSIVE)]
+    assert ("a", "eth0") not in as_planned(PLAN, observed)
+
+
 def test_a_sealed_lab_has_no_management_nic_joined() -> None:
     pulled = tuple(replace(nic, linked=nic.wire != "management") for nic in NICS)
     assert unplugged(PLAN, CLEAN) == frozenset()
