@@ -3,7 +3,8 @@
 What is expected comes from the policy itself and not from the firewall rules compiled from it, so that a mistake there
 shows up as a wrong answer of the lab. From every interface with an address (a probe is bound to it) to every address of
 every other machine, in each family: one ICMP echo, TCP to port 22 and UDP to port 9, the target's declared services,
-and the edges of every policy rule that covers the pair: first port, last port, and the one after that must not pass.
+and the edges of every policy rule that covers the pair: first port, last port, and the ones before and after, which
+must not pass unless another rule lets them.
 
 Traffic to a router's own address is like traffic to any member of that address's network: members pass, others need a
 rule. A router's own traffic is seen as coming from the leg it leaves by.
@@ -77,8 +78,8 @@ class Pair:
         for _, rule in self.rules:
             for ports in rule.ports:
                 if ports.protocol in ("tcp", "udp"):
-                    for port in (ports.first, ports.last, ports.last + 1):
-                        if port <= _LAST_PORT:
+                    for port in (ports.first - 1, ports.first, ports.last, ports.last + 1):
+                        if 0 < port <= _LAST_PORT:
                             yield ports.protocol, port
         for rule in self.near:
             for ports in rule.ports:

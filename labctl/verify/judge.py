@@ -6,10 +6,12 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from labctl.plan.model import Flow, LabPlan
+from labctl.plan.model import Flow, FlowProtocol, LabPlan
 from labctl.verify.agenda import Agenda, Cell, Door, declared, own_door
 from labctl.verify.answers import Answer
 from labctl.verify.model import Control, Evidence, ProbedFlow, verdict
+
+_Leg = tuple[str, str, FlowProtocol, int]  # machine, device, protocol, family
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class _Judge:
             if cell.flow.expected == "pass" and self.evidence[cell.probe.id].seen == "answered":
                 self.reached_from[cell.flow.source, cell.flow.protocol, cell.flow.family].append(cell)
                 self.reached_at.setdefault(cell.door, cell)
+        self.mute = self._mute()
 
     def flows(self) -> tuple[ProbedFlow, ...]:
         return tuple(self._judged(cell) for cell in self.todo.cells)
@@ -133,6 +136,28 @@ class _Judge:
 
     # --- controls ---
 
+    def _mute(self) -> frozenset[_Leg]:
+        """NICs that may reach somebody, or be reached, and exchanged nothing with anybody: they might be broken.
+
+        What such a machine reaches by another NIC or by itself then shows nothing about this one.
+        """
+        silent: set[_Leg] = set()
+        alive: set[_Leg] = set()
+        for cell in self.todo.cells:
+            flow, seen = cell.flow, self.evidence[cell.probe.id].seen
+            if flow.expected == "pass":
+                legs = ((flow.source, flow.source_device), (flow.target, flow.target_device))
+                kinds = {"silence": silent, "no-route": silent, "answered": alive, "refused": alive}
+                kinds.get(seen, set()).update((*leg, flow.protocol, flow.family) for leg in legs)
+        return frozenset(silent - alive)
+
+    def _state(self, flow: Flow, machine: str, device: str) -> tuple[bool, str]:
+        """Whether a NIC can be taken to work, and that in words."""
+        if (machine, device, flow.protocol, flow.family) in self.mute:
+            return False, f"{device} exchanged nothing with anybody who may be reached"
+        sound = (machine, device) in self.heard.sound
+        return sound, f"{device} is up as planned" if sound else f"{device} is not up as planned"
+
     def _source(self, flow: Flow) -> Control:
         """The source reaches something with the same protocol: best over the same NIC."""
         name, device = flow.source, flow.source_device
@@ -142,8 +167,7 @@ class _Judge:
             return Control("source", True, "peer", f"{name} reached {_place(same)} from {device}")
         if (name, device) in self.heard.unplugged:
             return Control("source", True, "unplugged", f"the engine reports the cable of {device} of {name} pulled")
-        sound = (name, device) in self.heard.sound
-        state = f"{device} is up as planned" if sound else f"{device} is not up as planned"
+        sound, state = self._state(flow, name, device)
         if reached:
             other = reached[0]
             details = f"{name} reached {_place(other)} from {other.flow.source_device}; {state}"
@@ -165,8 +189,7 @@ class _Judge:
         if (flow.target, flow.target_device) in self.heard.unplugged:
             details = f"the engine reports the cable of {flow.target_device} of {flow.target} pulled"
             return Control("target", True, "unplugged", details)
-        sound = (flow.target, flow.target_device) in self.heard.sound
-        state = f"{flow.target_device} is up as planned" if sound else f"{flow.target_device} is not up as planned"
+        sound, state = self._state(flow, flow.target, flow.target_device)
         if self._answers_itself(door):
             return Control("target", sound, "self", f"{_place(cell)} answered {flow.target} itself; {state}")
         trouble = self.heard.troubles.get(flow.target)

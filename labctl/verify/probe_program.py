@@ -319,7 +319,7 @@ def probe(
             write(path, value)
     transmit(here, frames)
     results = ",".join([one.line() for one in probes])
-    links = ",".join([quoted(device) + ":" + quoted(link(name)) for device, name in here.items()])
+    links = ",".join([quoted(device) + ":" + quoted(link(here[device], mac)) for device, mac in devices])
     return '{"results":[' + results + '],"links":{' + links + "}}"
 
 
@@ -444,9 +444,10 @@ def names(devices: list[Any]) -> dict[str, str]:
     return {device: device if there.get(device) == mac else by_mac.get(mac, device) for device, mac in devices}
 
 
-def link(device: str) -> str:
-    """``up`` where the NIC has a carrier."""
-    return "up" if read(f"/sys/class/net/{device}/carrier") == "1" else "down"
+def link(device: str, mac: str) -> str:
+    """``up`` where the NIC has a carrier and the planned address."""
+    base = f"/sys/class/net/{device}"
+    return "up" if read(f"{base}/carrier") == "1" and read(f"{base}/address") == mac else "down"
 
 
 def route(gateway: tuple[Any, ...], add: bool) -> int:

@@ -18,7 +18,7 @@ from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.plan.show import to_json
 from labctl.providers.base import Observed
-from labctl.verify import answers, drift
+from labctl.verify import answers, drift, forwarding
 from labctl.verify.agenda import Agenda, Door, Probe, Surroundings, agenda, named_outside
 from labctl.verify.canary import Canaries, host_addresses
 from labctl.verify.errands import Errands, errands
@@ -32,7 +32,7 @@ QUICK = 1.5  # seconds of silence that end a probe which must not be answered
 PATIENT = 6.0  # seconds that an expected answer may take: address resolution in an emulated guest is slow
 _BATCH = 400  # probes that the program in the guest sends at once
 _LISTEN_SECONDS = 240  # that listeners are there; they end with the verification, unless that was killed
-_START = 25.0  # seconds that a cold guest on a busy host may take to start the program
+_START = 60.0  # seconds that a cold guest on a very busy host may take to start the program
 _PORTS = range(49152, 65536)
 _T = TypeVar("_T")
 _PROBING, _LISTENING = (
@@ -88,6 +88,7 @@ def verify(
             host=controls,
         )
         ears = Ears(plan, tasks, asking.overheard, asking.troubles, sound, unplugged, session.switched)
+    findings += asking.findings
     if to_host:
         findings += _unprobed(plan, addresses)
     findings += ears.findings()
@@ -154,6 +155,7 @@ class _Asking:
         self.linked: frozenset[tuple[str, str]] = frozenset()
         self.arrived: dict[str, frozenset[str]] = {}
         self.overheard: dict[str, Overheard] = {}
+        self.findings: tuple[Finding, ...] = ()
 
     def plant(self, canaries: Canaries, doors: Iterable[Door]) -> None:
         """Count the canaries as listeners of ours, which answer a token."""
@@ -177,12 +179,14 @@ class _Asking:
         self._probe("ask again", {name: tuple(p for p in batch if self._missed(p)) for name, batch in batches.items()})
 
     def collect(self) -> None:
-        """Hear what reached the listeners, and end them. A guest that no longer answers has nothing to add."""
-        said = self._all(
-            "collect", lambda name: answers.collected(self._ask(name, _LISTENING, ("collect",), _START)), self._names
-        )
-        self.arrived = {name: arrived for name, (arrived, _) in said.items()}
-        self.overheard = {name: overheard for name, (_, overheard) in said.items()}
+        """Hear what reached the listeners, and end them, and how guests on several networks forward.
+
+        A guest that no longer answers has nothing to add.
+        """
+        said = self._all("collect", self._collect, self._names)
+        self.arrived = {name: arrived for name, (arrived, _, _) in said.items()}
+        self.overheard = {name: overheard for name, (_, overheard, _) in said.items()}
+        self.findings = tuple(finding for _, _, found in said.values() for finding in found)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -193,6 +197,19 @@ class _Asking:
         wanted = [(door.family, door.protocol, door.address, door.port) for door in doors]
         task = ("listen", seconds, self.tokens[name], wanted, self._devices(name), _as_text(self.tasks.first(name)))
         return answers.opened(self._ask(name, _LISTENING, task, _START), len(doors))
+
+    def _collect(self, name: str) -> tuple[frozenset[str], Overheard, tuple[Finding, ...]]:
+        arrived, overheard = answers.collected(self._ask(name, _LISTENING, ("collect",), _START))
+        return arrived, overheard, self._forwarding(name) if name in forwarding.asked(self.plan) else ()
+
+    def _forwarding(self, name: str) -> tuple[Finding, ...]:
+        machine = self.plan.machine(name)
+        argv, stdin = forwarding.question(self.plan, machine)
+        try:
+            result = self.session.run(name, argv, stdin=stdin, timeout=_START)
+        except LabctlError as error:  # its probes have been answered all the same
+            return (forwarding.silent(machine, error.brief),)
+        return tuple(forwarding.findings(machine, result.stdout.decode(errors="replace")))
 
     def _probe(self, step: str, batches: Mapping[str, Sequence[Probe]]) -> None:
         asked = [name for name, batch in batches.items() if batch or step == "probe"]

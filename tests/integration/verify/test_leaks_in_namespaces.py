@@ -119,6 +119,15 @@ def test_a_router_that_filters_ipv4_only(netlab: Any) -> None:
     assert not cells(report, Verdict.INCONCLUSIVE), explain(report)
 
 
+def test_a_rule_that_no_probe_comes_near_shows_in_the_routers_filter(netlab: Any) -> None:
+    netlab.rules("fw", "insert rule inet labctl forward tcp dport 3389 accept")
+    report = netlab.verify()
+    assert not cells(report, Verdict.FAIL), explain(report)
+    assert [(finding.kind, finding.machine) for finding in report.host_evidence] == [("router-filter", "fw")]
+    assert "tcp dport 3389 accept" in report.host_evidence[0].details
+    assert exit_code(report) is ExitCode.FAIL
+
+
 def test_a_refusal_from_the_target_is_a_leak_and_one_from_the_router_is_not(netlab: Any) -> None:
     netlab.rules("fw", 'insert rule inet labctl forward iifname "eth0" ip daddr 10.10.10.7 tcp dport 4444 reject')
     netlab.rules("office", "table ip t { chain i { type filter hook input priority 0; tcp dport 4444 reject; }; }")
@@ -293,8 +302,9 @@ def test_somebody_unplanned_on_a_wire(netlab: Any) -> None:
 def test_a_router_that_answers_for_others(netlab: Any) -> None:
     netlab.inside("fw", "sysctl", "-qw", "net.ipv4.conf.eth0.proxy_arp=1")
     report = netlab.verify()
-    assert kinds(report) == {("claim", "attacker")}, explain(report)
-    assert all("fw's eth0 answers for" in finding.details for finding in report.host_evidence)
+    assert kinds(report) == {("claim", "attacker"), ("forwards", "fw")}, explain(report)
+    claims = [finding.details for finding in report.host_evidence if finding.kind == "claim"]
+    assert all("fw's eth0 answers for" in details for details in claims)
 
 
 def test_a_wire_that_floods(netlab: Any) -> None:
@@ -372,7 +382,10 @@ def tricks(report: Report, verdict: Verdict) -> set[tuple[str, str, str]]:
 
 
 def test_a_router_that_lets_addresses_be_borrowed(netlab: Any) -> None:
-    with_policy(netlab)  # the filter of this lab asks where a packet comes in and not whose address it has
+    with_policy(netlab)
+    netlab.rules("fw", "flush chain inet labctl antispoof")
+    for match in ("ip daddr 198.51.100.4", "ip6 daddr fd00:b::4"):  # whoever's address it has
+        netlab.rules("fw", f'insert rule inet labctl forward oifname "eth1" {match} tcp dport 80 accept')
     report = netlab.verify()
     expected = {("attacker", "web", "spoofed-source"), ("office", "web", "spoofed-source")}
     assert tricks(report, Verdict.FAIL) == expected, explain(report)
@@ -381,7 +394,7 @@ def test_a_router_that_lets_addresses_be_borrowed(netlab: Any) -> None:
     for rule in STRICT:
         netlab.rules("fw", rule)
     report = netlab.verify()
-    assert report.verdict is Verdict.PASS, explain(report)
+    assert not cells(report, Verdict.FAIL), explain(report)
     assert tricks(report, Verdict.PASS) >= expected
 
 

@@ -121,6 +121,21 @@ def test_another_nic_of_the_source_will_do_where_this_one_is_up() -> None:
     assert scene.first().verdict is I
 
 
+@pytest.mark.parametrize(
+    "neighbour",
+    [flow("a", "n", "tcp", 22, "pass"), flow("n", "a", "tcp", 22, "pass"), flow("m", "b", "tcp", 22, "pass")],
+)
+@pytest.mark.parametrize("seen", ["silence", "no-route"])
+def test_a_nic_that_meets_nobody_whom_it_may_meet_shows_nothing(neighbour: Flow, seen: str) -> None:
+    """It might be broken, whatever the machine reaches by itself; one refusal shows that it is not."""
+    scene = Scene(DENIED, neighbour)
+    scene.says(1, seen)
+    assert scene.first().verdict is I
+    assert any("exchanged nothing" in control.details for control in scene.first().control)
+    scene.says(1, "refused")
+    assert scene.first().verdict is P
+
+
 @pytest.mark.parametrize("machine", ["a", "b"])
 def test_an_own_address_shows_nothing_where_the_nic_is_not_as_planned(machine: str) -> None:
     scene = Scene(DENIED)
