@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.support import score
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -33,3 +35,11 @@ def _no_state_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch:
     """Tests keep their instances apart from the user's; images are shared, since they are named by their content."""
     monkeypatch.setenv("LABCTL_STATE_DIR", str(tmp_path_factory.mktemp("state")))
     monkeypatch.delenv("LABCTL_PROVIDER", raising=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how well leaks were found, where any were planted."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    if words := score.line(report for report in reports if isinstance(report, pytest.TestReport)):
+        terminalreporter.section("isolation")
+        terminalreporter.line(words)
