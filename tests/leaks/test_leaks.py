@@ -24,12 +24,12 @@ _PLANTED = [
 ]
 
 
-@pytest.mark.parametrize(("lab", "number"), [("bridge", n) for n in range(CLEAN_RUNS)], indirect=["lab"])
+@pytest.mark.parametrize(("wires", "number"), [("bridge", n) for n in range(CLEAN_RUNS)])
 def test_a_clean_lab_is_clean(lab: Lab, number: int, record_property: Callable[[str, object], None]) -> None:
     _clean(lab.verify(), record_property)
 
 
-@pytest.mark.parametrize(("lab", "leak"), _PLANTED, indirect=["lab"])
+@pytest.mark.parametrize(("wires", "leak"), _PLANTED)
 def test_a_leak_turns_its_cells_and_no_others(
     lab: Lab, leak: Leak, record_property: Callable[[str, object], None]
 ) -> None:
@@ -37,16 +37,16 @@ def test_a_leak_turns_its_cells_and_no_others(
     try:
         leak.plant(lab)
         outcome = lab.verify()
-        found = outcome.code != 0
         assert outcome.cells("FAIL") == outcome.wanted(leak.fails), outcome.findings
         assert outcome.cells("INCONCLUSIVE") == outcome.wanted(leak.unsure), outcome.findings
         assert outcome.evidence() == leak.evidence, outcome.findings
+        found = True
     finally:
         record_property(score.LEAK, found)
         leak.remove(lab)
 
 
-@pytest.mark.parametrize("lab", ["bridge", "hub"], indirect=True)
+@pytest.mark.parametrize("wires", ["bridge", "hub"])
 def test_a_lab_is_clean_when_its_leaks_are_gone(lab: Lab, record_property: Callable[[str, object], None]) -> None:
     _clean(lab.verify(), record_property)
 
