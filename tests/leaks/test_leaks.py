@@ -11,7 +11,7 @@ from tests.leaks.catalogue import LEAKS, Leak
 from tests.leaks.lab import Lab, Outcome
 from tests.support import score
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 CLEAN_RUNS = int(os.environ.get("LABCTL_CLEAN_RUNS", "5"))
 """How often a clean lab is verified, on each kind of wire once at the end besides."""
