@@ -237,7 +237,7 @@ def _put_back(
     if failures:
         raise ProviderError(
             f"{', '.join(sorted(failures))} could not be restored",
-            details="\n".join(f"{name}: {error.brief}\n{error.details}".strip() for name, error in failures.items()),
+            details="\n".join(_told(name, error) for name, error in failures.items()),
             hint="The others stand still. labctl up tries again; another checkpoint can be restored; "
             f"after labctl snapshot delete {checkpoint.name}, labctl up starts all from what they have now.",
         )
@@ -253,6 +253,11 @@ def _put_back(
     notes.set_restoring(None)
     if unproven := sorted(set(running) - set(checkpoint.witnesses) | set(closed)):
         listener(Event("warning", "restore", message=f"not proven in {', '.join(unproven)}: no way to look for a mark"))
+
+
+def _told(name: str, error: LabctlError) -> str:
+    brief = error.brief if error.brief.startswith(f"{name}: ") else f"{name}: {error.brief}"
+    return f"{brief}\n{error.details}".strip()
 
 
 def _check_fits(plan: LabPlan, checkpoint: Checkpoint) -> None:
