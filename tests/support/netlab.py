@@ -159,7 +159,8 @@ class Netlab:
         for network in NETWORKS:  # a wire is a bridge in a namespace without any address
             off = ("net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1")  # of ports to come, too
             self.inside(network, "sysctl", "-qw", *off)
-            self.ip(network, "link", "add", "br0", "type", "bridge")
+            # one that snoops joins a group, aloud
+            self.ip(network, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
             self.ip(network, "link", "set", "br0", "up")
         self._host()
         for place, machine in enumerate(self.plan.machines):
