@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from labctl.cli.options import InstanceOption, JsonOption, LabArgument
+from labctl.cli.options import InstanceOption, JsonOption
 from labctl.cli.output import remark, say, say_json
 from labctl.errors import UsageError
 
@@ -85,10 +85,9 @@ def console(
 
 
 def logs(
-    lab: LabArgument = Path(),
-    machine: Annotated[
-        str | None,
-        typer.Option("--machine", "-m", metavar="NAME", help="A machine's logs.", show_default="labctl's own"),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[LAB] [MACHINE]", help="A machine of the lab; labctl's own log without one."),
     ] = None,
     instance: InstanceOption = "default",
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines of each file.")] = 40,
@@ -96,11 +95,14 @@ def logs(
     """Show the last lines of a machine's logs (console, provisioning, engine), or of what labctl ran."""
     from labctl.lifecycle import access, locate
 
+    lab, rest = split_words(words or [])
+    if len(rest) == len(words or []) == 1 and not Path("lab.yaml").is_file():
+        lab, rest = Path(rest[0]), []  # no lab is here, so the word names one
     running = locate.find(lab, instance=instance)
-    name = access.pick(running, machine) if machine else None
+    name = access.pick(running, rest[0]) if rest else None
     paths = access.logs(running, name)
     if not paths:
-        remark("There are no logs yet." + ("" if machine else " A machine's own: labctl logs --machine NAME."))
+        remark("There are no logs yet." + ("" if rest else " A machine's own: labctl logs [LAB] MACHINE."))
     for path in paths:
         say(f"==> {path}")
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]:

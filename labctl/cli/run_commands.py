@@ -121,6 +121,7 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
                 "faults": now.faults,
                 "sealed": now.sealed,
                 "behind": late,
+                "busy": now.busy,
                 "machines": [_status_fields(row) for row in now.rows],
             }
         )
@@ -136,12 +137,14 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
         remark(f"Not in the plan but there: {', '.join(now.leftovers)}. `labctl up` removes it.")
     if now.faults:
         remark(f"Broken: {', '.join(now.faults)}. `labctl up` mends it.")
-    if now.interrupted:
+    if now.busy:
+        remark(f"{now.busy[0].upper()}{now.busy[1:]}.")
+    elif now.interrupted:
         remark(f"Left by an interruption: {now.interrupted}. `labctl up` mends it.")
     elif now.summary == "interrupted":
         remark("The last `up` did not finish. `labctl up` goes on; `labctl destroy` removes what exists.")
     elif any(row.status.state == "dead" for row in now.rows):
-        remark("A machine has died. `labctl logs` shows its last words; `labctl up` mends it.")
+        remark("A machine has died. `labctl logs [LAB] MACHINE` shows its last words; `labctl up` mends it.")
 
 
 def _status_fields(row: Row) -> dict[str, object]:

@@ -20,7 +20,7 @@ def attach(path: Path) -> None:
     """
     if os.name != "posix":
         raise HostError(
-            "the console command needs a POSIX terminal", hint="Use labctl ssh, or labctl logs --machine NAME."
+            "the console command needs a POSIX terminal", hint="Use labctl ssh, or labctl logs [LAB] MACHINE."
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
         try:

@@ -12,6 +12,7 @@ from labctl.plan.build import build
 from labctl.plan.model import LabPlan
 from labctl.providers.base import MachineStatus, Observed
 from labctl.spec.load import load
+from labctl.state.lock import holder
 from labctl.state.record import InstanceFolder, instances
 
 
@@ -28,7 +29,7 @@ class Row:
 class LabStatus:
     """An instance at one moment. phase is what labctl was doing with it last. sealed: it is to have no management path.
 
-    interrupted: what was left of a checkpoint, for people.
+    interrupted: what was left of a checkpoint, for people. busy: who changes it right now, for people.
     """
 
     lab: str
@@ -41,10 +42,13 @@ class LabStatus:
     faults: tuple[str, ...]
     sealed: bool
     interrupted: str
+    busy: str
 
     @property
     def summary(self) -> str:
-        """Such as ``up``, ``3 of 4 running``, ``down`` or ``interrupted``."""
+        """Such as ``up``, ``3 of 4 running``, ``down``, ``changing`` or ``interrupted``."""
+        if self.busy:
+            return "changing"
         states = [row.status.state for row in self.rows]
         if self.phase == "changing" or self.interrupted:
             return "interrupted"
@@ -91,6 +95,7 @@ def status(lab: Running) -> LabStatus:
         (*observed.faults, *(f"{name} is open in a sealed lab" for name in sealing.open_machines(lab, observed))),
         lab.record.sealed,
         checkpoint.interrupted(lab),
+        holder(lab.plan.lab, lab.plan.instance),
     )
 
 

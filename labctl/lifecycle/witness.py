@@ -68,6 +68,6 @@ def look(lab: Running, machines: Iterable[str], mark: str) -> tuple[str, ...]:
     try:
         raise_failures(failures, len(names))
     except LabctlError as error:
-        hint = "Restore it again; labctl logs --machine NAME shows what the machine says."
+        hint = "Restore it again; labctl logs [LAB] MACHINE shows what the machine says."
         raise GuestError(error.brief, details=error.details, hint=hint) from error
     return tuple(closed)

@@ -25,14 +25,14 @@ def locked(lab: str, instance: str, *, wait: float = 0.0) -> Iterator[None]:
     """
     folder = private_folder(state_root() / ".locks")
     lock = FileLock(folder / f"{lab}.{instance}.lock")
-    holder = folder / f"{lab}.{instance}.json"
+    note = folder / f"{lab}.{instance}.json"
     try:
         lock.acquire(timeout=wait)
     except Timeout as error:
-        raise _busy(lab, instance, holder) from error
+        raise _busy(lab, instance, note) from error
     try:
         write_json(
-            holder,
+            note,
             {"pid": os.getpid(), "since": time.time(), "command": " ".join(["labctl", *sys.argv[1:]])},
             mode=0o600,
         )
@@ -41,10 +41,19 @@ def locked(lab: str, instance: str, *, wait: float = 0.0) -> Iterator[None]:
         lock.release()
 
 
-def _busy(lab: str, instance: str, holder: Path) -> BusyError:
+def holder(lab: str, instance: str) -> str:
+    """Who changes an instance at this moment, for people; ``""`` where nobody does."""
+    try:
+        with locked(lab, instance):
+            return ""
+    except BusyError as busy:
+        return busy.brief
+
+
+def _busy(lab: str, instance: str, note: Path) -> BusyError:
     brief = f"another labctl is changing {lab}/{instance}"
     try:
-        who = json.loads(holder.read_text(encoding="utf-8"))
+        who = json.loads(note.read_text(encoding="utf-8"))
         since = time.strftime("%H:%M:%S", time.localtime(who["since"]))
         brief += f": process {who['pid']} (`{who['command']}`), since {since}"
     except (OSError, ValueError, KeyError, TypeError):

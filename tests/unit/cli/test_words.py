@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from labctl.__main__ import run
 from labctl.cli.access_commands import printable, split_words
+from labctl.lifecycle import converge, locate
 
 pytestmark = pytest.mark.unit
 
@@ -39,3 +41,17 @@ def test_words(words: list[str], lab: str, rest: list[str]) -> None:
 def test_control_characters_of_a_guest_do_not_reach_the_terminal() -> None:
     assert "\x1b" not in printable("\x1b]0;owned\x07 \x1b[2J plain\ttext")
     assert printable("plain\ttext äöü") == "plain\ttext äöü"
+
+
+def test_logs_of_a_machine_here_and_of_a_lab_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lab = "version: 1\nname: here\nnetworks: {n: {subnet: 10.9.0.0/24}}\n"
+    lab += "machines: {a: {image: debian-12, networks: [n]}}\n"
+    (tmp_path / "lab.yaml").write_text(lab)
+    converge.up(locate.draft(Path(), provider="fake"))
+    assert run(["logs", "b"]) == 2
+    assert "here has no machine called 'b'" in capsys.readouterr().err
+    assert run(["logs", "a"]) == 0
+    (tmp_path / "lab.yaml").rename(tmp_path / "elsewhere.yaml")
+    assert run(["logs", "here"]) == 0
+    assert run(["logs", "a"]) == 2
+    assert "a has no instance" in capsys.readouterr().err

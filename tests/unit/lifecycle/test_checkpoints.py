@@ -17,6 +17,7 @@ from labctl.lifecycle.locate import Running
 from labctl.providers.fake.checkpoints import FakeCheckpoints
 from labctl.providers.fake.notes import Notes
 from labctl.state.checkpoints import CheckpointFolder
+from labctl.state.lock import locked
 
 pytestmark = pytest.mark.unit
 
@@ -375,3 +376,12 @@ def test_a_mark_that_could_not_be_left_is_said(lab: Lab, monkeypatch: pytest.Mon
     events: list[Event] = []
     checkpoint.restore(lab.now, "clean", listener=events.append)
     assert [e.message for e in events if e.status == "warning"] == ["not proven in b: no way to look for a mark"]
+
+
+def test_status_says_who_is_at_work(lab: Lab) -> None:
+    lab.up()
+    with locked("three", "default"):
+        now = inspect.status(lab.now)
+    assert now.summary == "changing"
+    assert now.busy.startswith("another labctl is changing three/default: process ")
+    assert inspect.status(lab.now).summary == "up"
