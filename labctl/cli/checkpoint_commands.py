@@ -13,6 +13,7 @@ from labctl.cli.output import progress, remark, say, say_json, size, table
 
 if TYPE_CHECKING:
     from labctl.lifecycle.checkpoint import Listing
+    from labctl.lifecycle.locate import Running
     from labctl.providers.base import SnapshotSize
     from labctl.state.checkpoints import Checkpoint
 
@@ -106,10 +107,10 @@ def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_js
     SIZE is what a checkpoint has for itself, which deleting it gives back, and what it shares with others and with the
     machines. A restored machine shares the memory that it was restored from until the next save.
     """
-    from labctl.lifecycle import checkpoint, frugality, locate
+    from labctl.lifecycle import frugality, locate
 
     running = locate.find(lab, instance=instance)
-    found, sizes = checkpoint.listing(running), frugality.sizes(running)
+    found, sizes = _listing(running), frugality.sizes(running)
     if as_json:
         rows_json = [{**_fields(one), "size": sizes.get(one.id)} for one in found.checkpoints]
         say_json({"current": found.current, "checkpoints": rows_json, "damaged": found.damaged})
@@ -132,7 +133,9 @@ def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_js
 @snapshot.command("tree")
 def tree(lab: LabArgument = Path(), instance: InstanceOption = "default") -> None:
     """Show which checkpoint was made after which; the lab goes on from the one with a star."""
-    found = _listing(lab, instance)
+    from labctl.lifecycle import locate
+
+    found = _listing(locate.find(lab, instance=instance))
     if not found.checkpoints:
         remark(_NONE)
     for line in _branches(found, None, ""):
@@ -237,10 +240,10 @@ def _when(one: Checkpoint) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created))
 
 
-def _listing(lab: Path, instance: str) -> Listing:
-    from labctl.lifecycle import checkpoint, locate
+def _listing(running: Running) -> Listing:
+    from labctl.lifecycle import checkpoint
 
-    found = checkpoint.listing(locate.find(lab, instance=instance))
+    found = checkpoint.listing(running)
     for what in found.damaged:
         remark(f"! {what}")
     return found
