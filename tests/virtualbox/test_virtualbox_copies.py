@@ -14,6 +14,7 @@ from typing import Literal
 
 import psutil
 import pytest
+from _pytest.mark import ParameterSet
 
 from labctl.host.processes import marked
 from tests.virtualbox.driven import Driven, driven, masters, traces, vms, wait_for
@@ -31,6 +32,11 @@ ONE = "networks: {lan: {subnet: 10.97.0.0/24}}\nmachines: {one: {networks: [lan]
 STRANGER = "temp_clone_1700000000000_12345"
 MADE_UP = re.compile(r"\w+_\d{13}_\d{1,5}")
 Kind = Literal["import", "clone"]
+
+
+def slow(kind: Kind, manager: bool) -> ParameterSet:
+    """A case that shows what another one shows: only where all about the engines is run."""
+    return pytest.param(kind, manager, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +116,7 @@ def leave_half(lab: Driven, kind: Kind, *, manager: bool) -> None:
     pytest.fail("Vagrant was never killed in time")
 
 
-@pytest.mark.parametrize(("kind", "manager"), [("import", False), ("clone", True), ("clone", False)])
+@pytest.mark.parametrize(("kind", "manager"), [("clone", True), slow("import", False), slow("clone", False)])
 def test_up_begins_anew_and_leaves_no_half_made_copy(lab: Driven, kind: Kind, manager: bool) -> None:
     leave_half(lab, kind, manager=manager)
     assert lab.up() == {"one": "create"}
@@ -120,7 +126,7 @@ def test_up_begins_anew_and_leaves_no_half_made_copy(lab: Driven, kind: Kind, ma
     assert note(lab) is None
 
 
-@pytest.mark.parametrize(("kind", "manager"), [("import", True), ("clone", True), ("clone", False)])
+@pytest.mark.parametrize(("kind", "manager"), [("import", True), slow("clone", True), slow("clone", False)])
 def test_destroy_takes_a_half_made_copy_along(lab: Driven, kind: Kind, manager: bool) -> None:
     leave_half(lab, kind, manager=manager)
     lab.labctl("destroy", "--yes")

@@ -26,6 +26,7 @@ from tests.virtualbox.harness import VirtualBoxHost
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.engines,
+    pytest.mark.slow,
     pytest.mark.timeout(1200),
     pytest.mark.usefixtures("here"),
 ]

