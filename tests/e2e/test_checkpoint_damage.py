@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from labctl.providers.qemu.checkpoints import _job
@@ -181,6 +182,19 @@ def fill(file: int) -> None:
                 end += step
 
 
+@contextlib.contextmanager
+def standing_still(guests: Guests) -> Iterator[None]:
+    """QEMU itself does not run: neither the guests nor what saves them."""
+    machines = [psutil.Process(guests.pid(machine)) for machine in BOTH]
+    for machine in machines:
+        machine.suspend()
+    try:
+        yield
+    finally:
+        for machine in machines:
+            machine.resume()
+
+
 def is_as_before(guests: Guests) -> bool:
     """Whether the guests run and there is the one checkpoint, with nothing of another beside it."""
     assert guests.marks() == WELL
@@ -208,9 +222,10 @@ def test_a_disk_that_fills_up_during_the_save_keeps_what_there_was(cramped: Gues
         cramped.labctl.start("snapshot", "save", "more", cramped.folder) as saving,
         filler.open("wb", buffering=0) as file,
     ):
-        until(lambda: cramped.overlay().stat().st_blocks - before > 8192 or saving.poll() is not None)
-        assert saving.poll() is None, "it was never saved"
-        fill(file.fileno())
+        until(lambda: cramped.overlay().stat().st_blocks - before > 8192 or saving.poll() is not None, every=0.001)
+        with standing_still(cramped):  # or the save is over before the disk is full
+            assert saving.poll() is None, "it was never saved"
+            fill(file.fileno())
         _out, words = saving.communicate(timeout=240)
     assert saving.returncode == 1, words.decode()
     assert "the disk is full" in words.decode()

@@ -183,9 +183,9 @@ class Guests:
         return found
 
 
-def until(condition: Callable[[], bool], *, seconds: float = 180) -> None:
+def until(condition: Callable[[], bool], *, seconds: float = 180, every: float = 0.01) -> None:
     """Wait for something that is to happen."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
+        time.sleep(every)
