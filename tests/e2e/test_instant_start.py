@@ -108,6 +108,19 @@ def test_copies_share_nothing_that_must_differ(copying: Labctl) -> None:
     assert copying.json("verify", lab)["summary"]["PASS"] > 0
 
 
+def test_machines_that_nobody_speaks_to_sleep(copying: Labctl) -> None:
+    """An agent that looked ten times a second whether somebody has come would wake two hundred times meanwhile."""
+    lab = copying.home / "copies"
+    look = "grep ^vol /proc/$(pidof qemu-ga)/status | tr -dc 0-9"
+
+    def woken() -> int:
+        return int(copying.run("exec", lab, "one", "--", "sh", "-c", look))
+
+    before = woken()
+    time.sleep(20)
+    assert woken() - before < 100
+
+
 def test_a_copy_is_a_machine_like_any_other_afterwards(copying: Labctl) -> None:
     """Its disk is its own, a boot brings its own hardware addresses, and the template is not needed any more."""
     lab = copying.home / "copies"

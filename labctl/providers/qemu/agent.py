@@ -1,4 +1,4 @@
-"""A synchronous client of a guest agent's socket. The guest is untrusted: answers have a time-out and a size limit.
+"""A synchronous client of a guest agent. The guest is untrusted: answers have a time-out and a size limit.
 
 Reference: https://www.qemu.org/docs/master/interop/qemu-ga-ref.html
 """
@@ -22,18 +22,19 @@ _REPEAT = 15.0
 
 
 class Agent(GuestAgent):
-    """A session with a guest's agent. QEMU serves one session at a time on a socket, so keep it short."""
+    """A session with a guest's agent. There is one at a time for each guest, so keep it short."""
 
-    def __init__(self, path: Path, *, alive: Callable[[], bool] = lambda: True) -> None:
-        """Connect to the agent's socket; ``synchronise`` must follow. Raises GuestError.
+    def __init__(self, path: Path, *, timeout: float = 5, alive: Callable[[], bool] = lambda: True) -> None:
+        """Connect to the agent's end; ``synchronise`` must follow. Raises GuestError.
 
-        alive: asked between waits; when it says no, waiting ends with a GuestError.
+        timeout: seconds to wait for another session's end. alive: asked between waits; when it says no, waiting ends
+        with a GuestError.
         """
         self._alive = alive
         try:
-            self._channel = Channel(path, limit=_LIMIT)
+            self._channel = Channel(path, limit=_LIMIT, timeout=timeout)
         except ChannelError as error:
-            raise GuestError(f"the guest agent's socket does not answer: {error}") from error
+            raise GuestError(f"the way to the guest agent is not there: {error}") from error
 
     def close(self) -> None:
         """End the session."""
@@ -42,7 +43,7 @@ class Agent(GuestAgent):
     def synchronise(self, timeout: float) -> None:
         """Wait until the agent answers.
 
-        The request waits in the socket until the guest opens its port, so one is enough while a guest boots; it is
+        The request waits in the channel until the guest opens its port, so one is enough while a guest boots; it is
         repeated now and then for an agent that restarted. Only the last one's answer counts: those before it are
         answered before it, and none may be left over for the calls that follow. Raises GuestError.
         """
@@ -116,9 +117,10 @@ class Agent(GuestAgent):
 @contextlib.contextmanager
 def agent(path: Path, *, timeout: float, alive: Callable[[], bool] = lambda: True) -> Iterator[Agent]:
     """A synchronised session for the length of a ``with`` block. timeout: seconds to wait for the agent."""
-    session = Agent(path, alive=alive)
+    began = time.monotonic()
+    session = Agent(path, timeout=timeout, alive=alive)
     try:
-        session.synchronise(timeout)
+        session.synchronise(timeout - (time.monotonic() - began))
         yield session
     finally:
         session.close()

@@ -15,11 +15,14 @@ from labctl.providers.qemu.options import escaped, option
 BINARY = "qemu-system-x86_64"
 AGENT_PORT = "org.qemu.guest_agent.0"
 CHANNELS = frozenset({"qmp", "agent", "console"})
-"""The character devices of a machine: all of them unix sockets of labctl's own."""
+"""The character devices of a machine: all of them ends of labctl's own."""
 
 # TCG keeps up to 1 GiB of translated code unless told otherwise. Measured with a Debian 12 guest of 256 MiB: 249 MiB
 # resident in all; 128 instead of 64 costs 70 MiB more per machine and saves about one of the boot's 12 s of CPU time.
 _TRANSLATION_CACHE_MIB = 64
+# A kernel looks every four seconds whether a processor stands still, which an emulated one may well do for a while.
+# Its look at the clock, twice a second, stays: a memory that goes on on another computer may find another clock there.
+_RESTFUL = "nowatchdog"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def machine_argv(plan: LabPlan, machine: MachinePlan, image: BootImage, seat: Se
         *("-rtc", "base=utc"),
         *("-display", "none"),
         *("-pidfile", str(files.pid)),
-        *_boot(image),
+        *_boot(image, seat.accelerator),
         *_disk("disk0", files.overlay, serial=""),
         *(
             part
@@ -77,7 +80,7 @@ def machine_argv(plan: LabPlan, machine: MachinePlan, image: BootImage, seat: Se
         *("-device", "virtio-rng-pci"),
         # Tells the guest's kernel that it is a copy of another, which must not have the same random numbers.
         *("-device", "vmgenid,guid=auto"),
-        *_sockets(files),
+        *_channels(files),
         *_management(plan, machine, seat.port),
         *(part for interface in machine.interfaces for part in _nic(interface, seat.netdevs[interface.device])),
     )
@@ -97,12 +100,13 @@ def _processor(accelerator: str) -> tuple[str, ...]:
     return ("-accel", accelerator, "-cpu", "host" if accelerator in ("kvm", "hvf") else "max")
 
 
-def _boot(image: BootImage) -> tuple[str, ...]:
+def _boot(image: BootImage, accelerator: str) -> tuple[str, ...]:
     """Direct boot where the image has a kernel: it saves the firmware and the boot loader."""
     if image.kernel is None:
         return ()
+    cmdline = " ".join((image.cmdline, *((_RESTFUL,) if accelerator == "tcg" else ())))
     initrd = ("-initrd", str(image.initrd)) if image.initrd else ()
-    return ("-kernel", str(image.kernel), *initrd, "-append", image.cmdline)
+    return ("-kernel", str(image.kernel), *initrd, "-append", cmdline)
 
 
 def _disk(name: str, path: Path, *, serial: str) -> tuple[str, ...]:
@@ -114,13 +118,13 @@ def _disk(name: str, path: Path, *, serial: str) -> tuple[str, ...]:
     return ("-blockdev", block, "-device", option("virtio-blk-pci", id=f"{name}-dev", drive=name, **device))
 
 
-def _sockets(files: MachineFiles) -> tuple[str, ...]:
-    """The monitor, the guest agent and the serial console, each on a unix socket in a private folder."""
+def _channels(files: MachineFiles) -> tuple[str, ...]:
+    """The monitor, the guest agent and the serial console, in a private folder: sockets, and pipes for the agent."""
     listen = {"server": "on", "wait": "off"}
     return (
         *("-chardev", option("socket", id="qmp", path=files.monitor, **listen)),
         *("-mon", option(chardev="qmp", mode="control")),
-        *("-chardev", option("socket", id="agent", path=files.agent, **listen)),
+        *("-chardev", option("pipe", id="agent", path=files.agent)),
         *("-device", "virtio-serial-pci"),
         *("-device", option("virtserialport", chardev="agent", name=AGENT_PORT)),
         *(

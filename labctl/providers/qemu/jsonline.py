@@ -1,14 +1,13 @@
-"""Lines of JSON over a unix socket, with time-outs and size limits: the other end may be a hostile guest."""
+"""Lines of JSON over a socket or pipes, with time-outs and size limits: the other end may be a hostile guest."""
 
 from __future__ import annotations
 
 import json
-import socket
 import time
 from pathlib import Path
 from typing import Any
 
-_CHUNK = 1 << 16
+from labctl.providers.qemu.streams import StreamError, StreamTimeoutError, opened
 
 
 class ChannelError(Exception):
@@ -22,32 +21,28 @@ class ChannelTimeoutError(ChannelError):
 class Channel:
     """A connection that sends and receives one JSON object per line."""
 
-    def __init__(self, path: Path, *, limit: int) -> None:
-        """Connect to the unix socket ``path``. limit: the longest answer accepted, in bytes. Raises ChannelError."""
+    def __init__(self, path: Path, *, limit: int, timeout: float = 5) -> None:
+        """Connect to the unix socket or the named pipes at ``path``. Raises ChannelError.
+
+        limit: the longest answer accepted, in bytes. timeout: seconds to wait for others to be done with the pipes.
+        """
         self._limit = limit
         self._buffer = bytearray()
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(5)
         try:
-            self._socket.connect(str(path))
-        except OSError as error:
-            self._socket.close()
-            raise ChannelError(f"cannot connect to {path}: {error.strerror or error}") from error
+            self._stream = opened(path, timeout)
+        except StreamError as error:
+            raise ChannelError(str(error)) from error
 
     def close(self) -> None:
         """Hang up."""
-        self._socket.close()
+        self._stream.close()
 
     def send(self, value: Any, *, prefix: bytes = b"", fd: int | None = None, timeout: float = 30) -> None:
         """Send one object. prefix goes before it on the wire, an open file with it. Raises ChannelError."""
-        self._socket.settimeout(timeout)
-        data = prefix + json.dumps(value).encode() + b"\n"
         try:
-            if fd is not None:
-                data = data[socket.send_fds(self._socket, [data], [fd]) :]
-            self._socket.sendall(data)
-        except OSError as error:
-            raise ChannelError(f"the connection broke: {error.strerror or error}") from error
+            self._stream.write(prefix + json.dumps(value).encode() + b"\n", timeout, fd)
+        except StreamError as error:
+            raise ChannelError(str(error)) from error
 
     def receive_line(self, timeout: float) -> bytes:
         """The next line without its end. Raises ChannelError after ``timeout`` seconds and on a line over the limit."""
@@ -70,16 +65,12 @@ class Channel:
         left = deadline - time.monotonic()
         if left <= 0:
             raise ChannelTimeoutError("no answer in time")
-        self._socket.settimeout(left)
         try:
-            data = self._socket.recv(_CHUNK)
-        except TimeoutError as error:
-            raise ChannelTimeoutError("no answer in time") from error
-        except OSError as error:
-            raise ChannelError(f"the connection broke: {error.strerror or error}") from error
-        if not data:
-            raise ChannelError("the other end hung up")
-        return data
+            return self._stream.read(left)
+        except StreamTimeoutError as error:
+            raise ChannelTimeoutError(str(error)) from error
+        except StreamError as error:
+            raise ChannelError(str(error)) from error
 
 
 def parse(line: bytes) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from labctl.host.processes import ProcessId
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.qemu import record as records
-from labctl.providers.qemu import vm
+from labctl.providers.qemu import streams, vm
 from labctl.providers.qemu.argv import Ram, Seat, machine_argv
 from labctl.providers.qemu.layout import Layout, MachineFiles
 from labctl.providers.qemu.qmp import Monitor, monitor
@@ -100,6 +100,7 @@ class Starter:
             mark = self.layout.process_mark(machine.name)
             seat = Seat(self.accelerator, record.port, files, ends.netdevs, mark, ram, still)
             argv = machine_argv(self.plan, machine, record.boot_image, seat)
+            streams.make_pipes(files.agent)
             write_atomic(files.log, b"")  # one log per start: its last words must be about this process
             return self.runner.spawn(argv, output=files.log, pass_fds=ends.fds)
         finally:

@@ -27,6 +27,7 @@ from labctl.host.processes import marked
 from labctl.host.runner import Runner, mortal
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage
+from labctl.providers.qemu import streams
 from labctl.providers.qemu.accelerator import binary_id
 from labctl.providers.qemu.agent import agent
 from labctl.providers.qemu.argv import Ram, Seat, machine_argv
@@ -189,6 +190,7 @@ def _build(
         )
         seat = replace(_seat(machine, files, accelerator, folder / "ram"), mark=_mark(template.key))
         argv = machine_argv(plan, _shape(machine), image, seat)
+        streams.make_pipes(files.agent)
         with (folder / "state").open("wb") as state:
             process = runner.spawn([*mortal(), *argv], output=files.log)
             try:
@@ -209,7 +211,7 @@ def _build(
 def _keep(files: MachineFiles, state: int, alive: Callable[[], bool]) -> None:
     """Wait until a guest has settled, then write its state and end it."""
     deadline = time.monotonic() + _END_SECONDS
-    while not files.agent.exists() and alive() and time.monotonic() < deadline:
+    while not files.monitor.exists() and alive() and time.monotonic() < deadline:
         time.sleep(0.02)
     with agent(files.agent, timeout=_BOOT_SECONDS, alive=alive) as session:
         session.execute(["/bin/sh", "-c", _SETTLE], timeout=_SETTLE_SECONDS)

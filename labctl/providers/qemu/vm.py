@@ -14,7 +14,7 @@ from labctl.host import ports
 from labctl.host.processes import ProcessId, marked
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.qemu import record as records
-from labctl.providers.qemu import way_in
+from labctl.providers.qemu import streams, way_in
 from labctl.providers.qemu.agent import agent
 from labctl.providers.qemu.layout import Layout, MachineFiles
 from labctl.providers.qemu.qmp import Monitor, monitor
@@ -88,8 +88,8 @@ def stop(
         if graceful and not cancelled():
             _shut_down(files, process, cancelled)
         process.stop(grace=5)  # QEMU ends cleanly on SIGTERM: it flushes and closes the disk
-    for socket in (files.monitor, files.agent, files.console, files.pid):
-        socket.unlink(missing_ok=True)
+    for path in (files.monitor, files.agent, files.console, files.pid):
+        streams.remove(path)
     return records.write(layout, noted(record, None))
 
 

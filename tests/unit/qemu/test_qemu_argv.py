@@ -52,7 +52,7 @@ def test_hostile_folders_stay_values(folder: str) -> None:
 
 def test_command_line_of_an_image_is_one_word() -> None:
     words = argv(a_plan(), replace(IMAGE, cmdline="quiet -append x, y"))
-    assert value(words, "-append") == "quiet -append x, y"
+    assert value(words, "-append") == "quiet -append x, y nowatchdog"
 
 
 def test_management_is_closed_but_for_one_port_of_the_loopback() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import json
+import os
 import socket
 import tempfile
 import threading
@@ -16,6 +19,7 @@ import pytest
 from labctl.errors import GuestError, ProviderError
 from labctl.providers import agent as generic_agent
 from labctl.providers.qemu import agent as agent_module
+from labctl.providers.qemu import streams
 from labctl.providers.qemu.agent import Agent, agent
 from labctl.providers.qemu.jsonline import Channel, ChannelError, ChannelTimeoutError
 from labctl.providers.qemu.qmp import Monitor
@@ -25,31 +29,55 @@ pytestmark = pytest.mark.unit
 Answer = Callable[[dict[str, Any]], bytes]
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[[Answer, bytes], Path]]:
-    """Start a server on a unix socket that answers each request with what a function says."""
-    with tempfile.TemporaryDirectory() as folder:
+@pytest.fixture(params=["socket", "pipes"])
+def serve(request: pytest.FixtureRequest) -> Iterator[Callable[[Answer, bytes], Path]]:
+    """Start a server, on a unix socket or on named pipes, that answers each request with what a function says."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as ends:
         path = Path(folder) / "s"
-        listener = socket.socket(socket.AF_UNIX)
 
         def start(answer: Answer, greeting: bytes = b"") -> Path:
-            listener.bind(str(path))
-            listener.listen(1)
-            threading.Thread(target=run, args=(answer, greeting), daemon=True).start()
+            listen = on_a_socket if request.param == "socket" else on_pipes
+            threading.Thread(target=listen(path, ends), args=(answer, greeting), daemon=True).start()
             return path
 
-        def run(answer: Answer, greeting: bytes) -> None:
-            try:
-                caller, _ = listener.accept()
-                with caller, caller.makefile("rb") as lines:
-                    caller.sendall(greeting)
-                    for line in lines:
-                        caller.sendall(answer(json.loads(line.lstrip(b"\xff"))))
-            except OSError:
-                return  # the test has hung up
-
         yield start
-        listener.close()
+
+
+def on_a_socket(path: Path, ends: contextlib.ExitStack) -> Callable[[Answer, bytes], None]:
+    listener = ends.enter_context(socket.socket(socket.AF_UNIX))
+    listener.bind(str(path))
+    listener.listen(1)
+
+    def run(answer: Answer, greeting: bytes) -> None:
+        with contextlib.suppress(OSError):  # the test has hung up
+            caller, _ = listener.accept()
+            with caller, caller.makefile("rb") as lines:
+                caller.sendall(greeting)
+                for line in lines:
+                    caller.sendall(answer(json.loads(line.lstrip(b"\xff"))))
+
+    return run
+
+
+def on_pipes(path: Path, ends: contextlib.ExitStack) -> Callable[[Answer, bytes], None]:
+    """As QEMU does it: each pipe is opened for both ways, so that its end is always there."""
+    streams.make_pipes(path)
+    into, out = (os.open(f"{path}.{end}", os.O_RDWR) for end in ("in", "out"))
+
+    def run(answer: Answer, greeting: bytes) -> None:
+        with os.fdopen(into, "rb", 0) as lines, os.fdopen(out, "wb", 0) as caller:
+            caller.write(greeting)
+            for line in io.BufferedReader(lines):
+                if line == b"end\n":
+                    return
+                caller.write(answer(json.loads(line.lstrip(b"\xff"))))
+
+    def end() -> None:
+        with contextlib.suppress(OSError):
+            os.write(os.open(f"{path}.in", os.O_WRONLY | os.O_NONBLOCK), b"end\n")
+
+    ends.callback(end)
+    return run
 
 
 def said(value: object) -> bytes:
@@ -211,6 +239,86 @@ def test_files_are_written_in_pieces(serve: Callable[..., Path]) -> None:
     assert b"".join(pieces) == content and len(pieces) > 1
 
 
-def test_agent_socket_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(GuestError, match="does not answer"):
+def test_a_way_to_an_agent_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GuestError, match="not there"):
         Agent(tmp_path / "none")
+    monkeypatch.setattr(streams, "_CONNECT_SECONDS", 0.1)
+    streams.make_pipes(tmp_path / "nobody")
+    with pytest.raises(GuestError, match="not there"):
+        Agent(tmp_path / "nobody")
+    (tmp_path / "nobody.out").unlink()
+    with pytest.raises(GuestError, match="not there"):
+        Agent(tmp_path / "nobody")
+
+
+class Ends:
+    """The ends of a pair of pipes that QEMU holds."""
+
+    def __init__(self, path: Path) -> None:
+        streams.make_pipes(path)
+        self.path = path
+        self.into, self.out = (os.open(f"{path}.{end}", os.O_RDWR | os.O_NONBLOCK) for end in ("in", "out"))
+
+    def close(self) -> None:
+        os.close(self.into)
+        os.close(self.out)
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> Iterator[Ends]:
+    made = Ends(tmp_path / "s")
+    yield made
+    with contextlib.suppress(OSError):
+        made.close()
+
+
+def test_pipes_are_for_this_user_alone(ends: Ends) -> None:
+    assert {Path(f"{ends.path}.{end}").stat().st_mode & 0o777 for end in ("in", "out")} == {0o600}
+
+
+def test_one_at_a_time_speaks_on_pipes(ends: Ends) -> None:
+    first = streams.opened(ends.path, 1)
+    with pytest.raises(streams.StreamError, match="another labctl"):
+        streams.opened(ends.path, 0.1)
+    threading.Timer(0.2, first.close).start()
+    streams.opened(ends.path, 30).close()
+
+
+def test_what_does_not_fit_into_a_pipe_is_written_as_it_is_read(ends: Ends) -> None:
+    sent = os.urandom(300_000)
+    stream, read = streams.opened(ends.path, 1), bytearray()
+
+    def reader() -> None:
+        while len(read) < len(sent):
+            with contextlib.suppress(BlockingIOError):
+                read.extend(os.read(ends.into, 1000))
+
+    thread = threading.Thread(target=reader, daemon=True)
+    thread.start()
+    stream.write(sent, 60)
+    thread.join(60)
+    assert bytes(read) == sent
+    stream.close()
+
+
+def test_a_pipe_that_nobody_reads_from_is_given_up(ends: Ends) -> None:
+    stream = streams.opened(ends.path, 1)
+    with pytest.raises(streams.StreamTimeoutError):
+        stream.write(bytes(1 << 20), 0.1)
+    with pytest.raises(streams.StreamTimeoutError):
+        stream.read(0.1)
+    with pytest.raises(streams.StreamError, match="open files"):
+        stream.write(b"x", 1, fd=0)
+    stream.close()
+
+
+def test_the_end_of_qemu_is_the_end_of_its_pipes(ends: Ends) -> None:
+    stream = streams.opened(ends.path, 1)
+    ends.close()
+    with pytest.raises(streams.StreamError, match="hung up"):
+        stream.read(5)
+    with pytest.raises(streams.StreamError, match="broke"):
+        stream.write(b"x", 5)
+    stream.close()
+    streams.remove(ends.path)
+    assert [path.name for path in ends.path.parent.iterdir()] == ["s.lock"]
