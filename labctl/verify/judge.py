@@ -112,7 +112,8 @@ class _Judge:
         if target in self.heard.troubles:
             return Evidence("error", f"{target} could not be asked: {self.heard.troubles[target]}; seen: {seen.seen}")
         if door in self.todo.listeners.get(target, ()) and not self._answers_itself(door):
-            return Evidence("error", f"no listener could be opened on {target}; seen: {seen.seen}")
+            how = self.heard.listeners.get(door, "no answer")
+            return Evidence("error", f"no listener could be opened on {target} ({how}); seen: {seen.seen}")
         silent_service = door.protocol == "udp" and target in self.machines and not self._answers_itself(door)
         if silent_service and seen.seen == "silence" and declared(self.machines[target], door):
             return Evidence("error", f"the service on {target} answers this probe to nobody, not even to {target}")
