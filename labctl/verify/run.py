@@ -28,7 +28,7 @@ from labctl.verify.judge import Heard, judge
 from labctl.verify.model import Finding, Report, Verdict
 from labctl.verify.wires import Ears, Overheard
 
-_LISTEN_SECONDS = 240  # that listeners are there; they end with the verification, unless that was killed
+_LISTEN_SECONDS = 600  # that listeners are there; they end with the verification, unless that was killed
 _START = 60.0  # seconds that a cold guest on a very busy host may take to start a program
 _PORTS = range(49152, 65536)
 _T = TypeVar("_T")

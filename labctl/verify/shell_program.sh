@@ -138,7 +138,7 @@ choose_way() { # how a program that cannot choose a NIC gets to use $nic: $as is
     if [ "$nic" = "$gate" ] && [ -z "$routed" ]; then
       no="cannot route through the management gateway"
     elif [ -z "$users" ]; then
-      if [ "$by" = nowhere ]; then no=nowhere; else no="would send it by another NIC: python3 or socat could choose"; fi
+      if [ "$by" = nowhere ]; then no=nowhere; else no="would send it by another NIC (python3 or socat could choose)"; fi
     else
       by_user
     fi
@@ -209,7 +209,7 @@ words() { # what the words of a program mean
 ask_icmp() {
   if [ "$echo" = iputils ]; then set -- -n -c 1; else set -- -c 3; fi # until it is answered; so many, whatever comes
   [ "$nic" = - ] || set -- "$@" -I "$nic"
-  said=$(timeout 20 ping "-$family" -w "$WAIT" -W "$WAIT" "$@" "$address" 2>&1 </dev/null)
+  said=$(timeout 20 ping "-$family" -w "$patience" -W "$patience" "$@" "$address" 2>&1 </dev/null)
   late=$?
   case $said in
     *DIFFERENT*) seen=error details="somebody else answered" ;;
@@ -239,7 +239,7 @@ ask_tcp_socat() {
   said=$(timeout 20 socat -d -d -t "$linger" - "$(place TCP),connect-timeout=$WAIT" <"$dir/p.$id" 2>&1 >"$dir/h.$id")
   late=$?
   case $said in
-    *"successfully connected"*) seen=answered details=connected ;;
+    *"successfully connected"* | *"starting data transfer"*) seen=answered details=connected ;;
     *"imed out"*) seen=silence ;;
     *) words "$said" ;;
   esac
@@ -329,22 +329,27 @@ ask_tcp_openbsd() {
 
 ask() { # the probe in $id $nic $family $protocol $address $port: what came of it goes to $dir/r.ID
   clock
-  began=$up seen='' details='the program for it failed' known='' tool=''
+  began=$up seen='' details='' known='' tool=''
   case $protocol in
     icmp) tool=${echo:+icmp} ;;
     tcp) tool=${tcp:+tcp_$tcp} ;;
     udp) tool=${udp:+udp_$udp} ;;
   esac
-  if [ "$no" = nowhere ]; then
+  if [ -z "$tool" ]; then
+    case $protocol in
+      icmp) others=iputils-ping ;;
+      *) others="socat or bash" ;;
+    esac
+    details="it has no python3, and nothing else that sends $protocol (python3, $others would)"
+  elif [ "$no" = nowhere ]; then
     seen=no-route details="no route to host"
   elif [ -n "$no" ]; then
     details="it $no"
-  elif [ -z "$tool" ]; then
-    details="it has no python3, and nothing else here that sends $protocol"
   else
     "ask_$tool"
   fi
   clock
+  [ -n "$seen$details" ] || details="its program for $protocol failed"
   echo "${seen:-error} $(((up - began) * 10)) ${known:--} $details" >"$dir/r.$id"
 }
 
@@ -362,8 +367,19 @@ settle() { # judge what a wave left open, once it is known whether somebody sent
       fi
       ;;
     quiet-)
-      seen=silence
-      if [ "$errors" -gt 0 ]; then seen=error details="ICMP errors came, and this ping does not tell about what"; fi
+      if [ "$errors" -gt 0 ]; then
+        alone=$((alone + 1))
+        noise
+        before=$errors
+        patience=2 # it was silent for longer already: an error comes at once
+        [ "$alone" -gt "$ALONE" ] || ask_icmp
+        patience=$WAIT
+        noise
+        if [ "$alone" -gt "$ALONE" ] || [ "$errors" -gt "$before" ]; then
+          seen=error details="an ICMP error came, and this ping does not tell from whom (python3 or iputils-ping would)"
+        fi
+        errors=1
+      fi
       ;;
   esac
   if [ "$seen" = unreachable ]; then seen=no-route; fi
@@ -442,7 +458,7 @@ waves() { # ask what is in a file, some at a time
 probe() {
   dir=$(mktemp -d) || exit 1
   chmod 755 "$dir"
-  undo='' nics='' links='' gateway='' gate='' alone=0
+  undo='' nics='' links='' gateway='' gate='' alone=0 patience=$WAIT
   trap restore EXIT
   trap 'exit 1' HUP INT TERM
   printf '%s\n' "$HELLO" >"$dir/hello"
@@ -560,17 +576,21 @@ listen() {
       token) printf '%s' "$first" >"$dir/token" ;;
       door)
         if listens; then how=taken; else how=open; fi
-        echo "$first $protocol $port $how" >>"$dir/doors"
-        if [ "$how" = open ]; then open_door; fi
+        echo "$first $family $protocol $address $port $how" >>"$dir/doors"
         ;;
     esac
   done
+  if [ -s "$dir/doors" ]; then
+    while read -r _ family protocol address port how; do
+      [ "$how" = taken ] || open_door
+    done <"$dir/doors"
+  fi
   detached sh -c "$EXPIRE" labctl "$dir" "$seconds"
   comma=''
   printf '{"opened":['
   if [ -s "$dir/doors" ]; then
-    while read -r index protocol port how; do
-      tries=0
+    tries=0
+    while read -r index _ protocol _ port how; do
       until listens || [ "$tries" -ge 5 ] || { [ -z "$listener" ] && [ "$how" = open ]; }; do
         tries=$((tries + 1))
         sleep 1

@@ -133,7 +133,7 @@ def sh(*argv: str, stdin: str = "", check: bool = True) -> str:
 class Netlab:
     """The running lab, and a verifier's session on it.
 
-    lies: a guest, and what it makes of its true answer. toolboxes: a guest, and the only folder of programs that it has.
+    lies: a guest, and what it makes of its true answer. toolboxes: a guest, and the folder of all its programs.
     """
 
     plan: LabPlan

@@ -8,7 +8,25 @@ from pathlib import Path
 
 import pytest
 
-_ALWAYS = "sh cat chmod dd grep head mkdir mktemp rm sed sleep sort timeout tr true".split()
+_ALWAYS = [
+    "sh", "cat", "chmod", "dd", "grep", "head", "mkdir", "mktemp", "rm", "sed", "sleep", "sort", "timeout", "tr", "true",
+]
+    "sh",
+    "cat",
+    "chmod",
+    "dd",
+    "grep",
+    "head",
+    "mkdir",
+    "mktemp",
+    "rm",
+    "sed",
+    "sleep",
+    "sort",
+    "timeout",
+    "tr",
+    "true",
+]
 TOOLS = {
     "debian": [*_ALWAYS, "bash", "ip", "ping", "setpriv", "setsid"],  # what Debian has without python3
     "socat": [*_ALWAYS, "ip", "ping", "setsid", "socat"],
