@@ -246,12 +246,11 @@ ask_tcp_socat() {
 }
 
 ask_udp_socat() {
-  said=$({
-    for again in 1 1 "$WAIT"; do
-      cat "$dir/p.$id"
-      sleep "$again"
-    done
-  } | timeout 20 socat -t 1 - "$(place UDP)" 2>&1 >"$dir/h.$id")
+  for again in 1 1 "$WAIT"; do
+    cat "$dir/p.$id"
+    sleep "$again"
+  done | timeout 20 socat -t 1 - "$(place UDP)" 2>"$dir/e.$id" | dd bs=512 count=1 >"$dir/h.$id" 2>/dev/null # the first answer
+  said=$(cat "$dir/e.$id")
   if [ -s "$dir/h.$id" ]; then
     seen=answered details="an answer"
   elif [ -z "$said" ]; then
@@ -595,7 +594,7 @@ listen() {
         tries=$((tries + 1))
         sleep 1
       done
-      listens || how="nothing there opens a listener for $protocol (python3 or socat would)"
+      listens || how="no tool for it (python3 or socat would do)"
       printf '%s[%s,"%s"]' "$comma" "$index" "$how"
       comma=,
     done <"$dir/doors"
