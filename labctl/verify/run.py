@@ -9,17 +9,19 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TypeVar
 
 from labctl.errors import LabctlError
 from labctl.events import Event, Listener, ignore
 from labctl.host.runner import Runner
+from labctl.host.spare_addresses import spare_addresses
 from labctl.plan.model import LabPlan
 from labctl.plan.show import to_json
 from labctl.providers.base import Observed
 from labctl.verify import answers, drift, forwarding
 from labctl.verify.agenda import Agenda, Door, Probe, Surroundings, agenda, named_outside
-from labctl.verify.canary import Canaries, host_addresses
+from labctl.verify.canary import Canaries, host_addresses, in_lab
 from labctl.verify.errands import Errands, errands
 from labctl.verify.guests import Session
 from labctl.verify.hostside import host_controls
@@ -53,13 +55,18 @@ def verify(
     outward = named_outside(outside)
     observed, findings = _observed(plan, session, sealed or plan.seal)
     to_host = any(flow.target == "host" for flow in plan.flows)
-    addresses = host_addresses(plan) if to_host else ()
+    of_host = host_addresses(plan) if to_host else ()
     own = (str(plan.management.host),) if to_host and plan.management.shared else ()
-    with Canaries((*addresses, *own)) as canaries:
+    runner = runner or Runner()
+    with ExitStack() as stack:
+        missing = _missing(plan, of_host)
+        spare = stack.enter_context(spare_addresses(missing, lambda address: not in_lab(plan, address), runner))
+        addresses = (*of_host, *spare)
+        canaries = stack.enter_context(Canaries((*addresses, *own)))
         around = Surroundings(addresses, canaries.port, secrets.choice(_PORTS), outward)
         todo = agenda(plan, around, lambda: secrets.token_hex(8))
         beyond = [c.door for c in todo.cells if c.flow.expected == "deny" and not c.flow.target_device]
-        controls = host_controls(plan, beyond, canaries, runner or Runner())
+        controls = host_controls(plan, beyond, canaries, runner)
         tasks = errands(plan, addresses, lambda: secrets.token_hex(8))
         asking = _Asking(plan, session, todo, tasks, listener, _absent(plan, observed))
         asking.plant(canaries, beyond)
@@ -81,7 +88,7 @@ def verify(
         ears = Ears(plan, tasks, asking.overheard, asking.deaf, sound, unplugged, session.switched)
     findings += asking.findings
     if to_host:
-        findings += _unprobed(plan, addresses)
+        findings += _unprobed(plan, (*addresses, *(address for address, _ in outward)))
     findings += ears.findings()
     flows = (*judge(plan, todo, heard, around.own), *ears.flows())
     return Report(plan.lab, plan.instance, plan.provider, plan_digest(plan), started, time.time(), flows, findings)
@@ -112,13 +119,25 @@ def _absent(plan: LabPlan, observed: Observed | None) -> dict[str, str]:
     return reasons
 
 
-def _unprobed(plan: LabPlan, addresses: Collection[str]) -> tuple[Finding, ...]:
-    """A note for each family in which this host has no address to probe, lest its absence be taken for a proof."""
+def _missing(plan: LabPlan, addresses: Collection[str]) -> list[int]:
+    """The families that guests speak and none of these addresses is of."""
     families = {flow.family for flow in plan.flows if flow.target == "host" and flow.address is None}
-    missing = sorted(family for family in families if not any((":" in a) == (family == 6) for a in addresses))
-    texts = [
-        f"this host has no IPv{family} address outside the lab's subnets, so none was probed" for family in missing
-    ]
+    return sorted(family for family in families if not any((":" in a) == (family == 6) for a in addresses))
+
+
+def _unprobed(plan: LabPlan, addresses: Collection[str]) -> tuple[Finding, ...]:
+    """A note for each family in which there was no address to probe, lest its absence be taken for a proof.
+
+    Without any address at all nothing shows that no guest gets out, so the report is in doubt.
+    """
+    missing = _missing(plan, addresses)
+    if missing and not addresses:
+        text = (
+            "this host has no address outside the lab's subnets and this user may not add one for a moment, so nothing "
+            "stood for the world outside: run it as root, join the host to a network, or name an address with --outside"
+        )
+        return (Finding("unobserved", "", text, Verdict.INCONCLUSIVE),)
+    texts = [f"there was no IPv{family} address outside the lab's subnets, so none was probed" for family in missing]
     return tuple(Finding("note", "", text, Verdict.PASS) for text in texts)
 
 
