@@ -115,10 +115,18 @@ open_gateway() { # what is bound to the management NIC goes through its gateway
 }
 
 next_hop() { # how this guest sends to $address: $by, $via; words after the address choose the NIC
-  by='' via='' said=$(ip "-$family" route get "$@" 2>&1) || case $said in
+  by='' via='' kept="$dir/g.$*"
+  if [ -r "$kept" ]; then
+    read -r by via <"$kept"
+    return 0
+  fi
+  said=$(ip "-$family" route get "$@" 2>&1) || case $said in
     *nreachable*) by=nowhere ;;
   esac
-  [ -z "$by" ] || return 0
+  if [ -n "$by" ]; then
+    echo "$by" >"$kept"
+    return 0
+  fi
   last=''
   for word in $said; do
     case $last in
@@ -127,6 +135,7 @@ next_hop() { # how this guest sends to $address: $by, $via; words after the addr
     esac
     last=$word
   done
+  echo "$by $via" >"$kept"
 }
 
 choose_way() { # how a program that cannot choose a NIC gets to use $nic: $as is the user to run it as; $no is why not
@@ -162,14 +171,15 @@ by_user() { # a user of its own for each NIC, whose packets look up a table of i
       rule add pref "$TABLE" uidrange "$as-$as" lookup "$table" || no="cannot route by NIC"
       ;;
   esac
+  if [ -e "$dir/t.$nic.$address" ]; then return 0; fi
   if [ "$nic" = "$gate" ]; then
     via=$gateway
   else
     next_hop "$address" oif "$nic"
   fi
   # shellcheck disable=SC2086 # "via ADDRESS" is two words or none
-  ip "-$family" route replace "$address" ${via:+via $via} dev "$nic" ${via:+onlink} table "$table" 2>/dev/null ||
-    no="cannot route by NIC"
+  ip "-$family" route replace "$address" ${via:+via $via} dev "$nic" ${via:+onlink} table "$table" 2>/dev/null || no="cannot route by NIC"
+  [ -n "$no" ] || : >"$dir/t.$nic.$address"
 }
 
 forget() { # the rules and tables of this program
@@ -264,7 +274,9 @@ ask_udp_socat() {
 # shellcheck disable=SC2016 # it is for bash to expand
 BASH_TCP='read -r begin _ </proc/uptime
 echo "begin ${begin/./}"
+{ sleep "$4"; kill "$$"; } >/dev/null 2>&1 4>&- &
 exec 3<>"/dev/tcp/$1/$2" || exit 1
+kill "$!"
 echo connected
 if [ -s "$3" ]; then cat "$3" >&3; timeout "$4" dd bs=64 count=1 <&3 >&4 2>/dev/null; fi'
 # shellcheck disable=SC2016
@@ -278,8 +290,7 @@ as_user() { # run a program as the user whose packets go by the NIC
 }
 
 ask_tcp_bash() {
-  scoped=$address
-  said=$(as_user timeout $((WAIT + 2)) bash -c "$BASH_TCP" labctl "$scoped" "$port" "$dir/p.$id" "$WAIT" 2>&1 4>"$dir/h.$id" </dev/null)
+  said=$(as_user timeout 30 bash -c "$BASH_TCP" labctl "$address" "$port" "$dir/p.$id" "$WAIT" 2>&1 4>"$dir/h.$id" </dev/null)
   clock
   case $said in
     *connected*) seen=answered details=connected ;;
