@@ -25,6 +25,7 @@ _SSH = 22
 _TCP_PORTS = (_SSH,)  # guests have it
 _UDP_PORTS = (9,)  # discard: nobody answers there, so a probe needs a listener of the verifier
 _DNS = 53
+TFTP_PORT = 69  # of the server that user-mode networking has at its gateway; QEMU's answers with restrict=on, too
 _LAST_PORT = 65535
 HOST = "host"
 MANAGEMENT = "management"
@@ -305,6 +306,9 @@ def _from_management(plan: LabPlan, machine: MachinePlan, others: Sequence[_Targ
         for protocol, port in resolver:
             why = "the management path answers nothing"
             yield Flow(machine.name, device, MANAGEMENT, "", 4, protocol, port, "deny", str(address), why=why)
+    if not plan.management.shared:
+        why, gateway = "the management path serves no files", str(plan.management.host)
+        yield Flow(machine.name, device, MANAGEMENT, "", 4, "udp", TFTP_PORT, "deny", gateway, why=why)
     why = "the management path leads to no guest"
     if plan.management.shared:
         for other in plan.machines:

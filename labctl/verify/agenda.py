@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import Any, Literal, NamedTuple
 
 from labctl.errors import UsageError
+from labctl.plan.flows import TFTP_PORT
 from labctl.plan.model import Flow, FlowProtocol, LabPlan, MachinePlan
 
 MARK = "labctl-probe-"  # before the nonce, as the program in the guest looks for it
@@ -44,7 +45,8 @@ class Probe:
         """What the program in the guest wants to know. speaks: a listener of ours is there, which answers a nonce."""
         door, text = self.door, ""
         if door.protocol == "udp":
-            text = _dns_question(self.nonce) if door.port == DNS_PORT and not speaks else MARK + self.nonce
+            questions = {} if speaks else {DNS_PORT: _dns_question, TFTP_PORT: _tftp_question}
+            text = questions.get(door.port, MARK.__add__)(self.nonce)
         elif door.protocol == "tcp" and speaks:
             text = MARK + self.nonce
         return self.id, self.device, door.family, door.protocol, door.address, door.port, text, self.patient
@@ -121,6 +123,11 @@ def declared(machine: MachinePlan, door: Door) -> bool:
     return any(ports.covers(door.protocol, door.port) for ports in machine.services)
 
 
+def serves_files(owner: str, protocol: FlowProtocol, port: int) -> bool:
+    """Whether it is the TFTP server of the management path's own engine."""
+    return (owner, protocol, port) == ("management", "udp", TFTP_PORT)
+
+
 def named_outside(texts: Collection[str]) -> tuple[tuple[str, int], ...]:
     """``--outside ADDRESS:PORT`` values; raises UsageError. An IPv6 address is written in brackets."""
     found = []
@@ -152,7 +159,9 @@ def _door(flow: Flow) -> Door:
 def _concrete(plan: LabPlan, flow: Flow, around: Surroundings) -> Iterator[Flow]:
     port = flow.port
     # A user-mode network's gateway hands every port on to the host's loopback; only the canary's is known to answer.
-    gateway = flow.target == "management" and flow.address in (None, str(plan.management.host))
+    # Its TFTP server is the network's own.
+    at_gateway = flow.target == "management" and flow.address in (None, str(plan.management.host))
+    gateway = at_gateway and not serves_files(flow.target, flow.protocol, port)
     if flow.protocol != "icmp" and (gateway or (flow.target == "host" and not port)):
         port = around.canary
     if flow.address is not None:
@@ -176,6 +185,11 @@ def _outward(plan: LabPlan, around: Surroundings) -> Iterator[Flow]:
                     machine.name, device, "outside", "", family, "tcp", port,
                     "pass" if way_out else "deny", address, why="named with --outside",
                 )  # fmt: skip
+
+
+def _tftp_question(nonce: str) -> str:
+    """A request to read a file that cannot be there (RFC 1350), as text of bytes."""
+    return f"\0\x01{MARK}{nonce}\0octet\0"
 
 
 def _dns_question(nonce: str) -> str:

@@ -12,7 +12,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Literal
 
 from labctl.errors import HostError
-from labctl.plan.model import LabPlan
+from labctl.plan.model import Address, LabPlan
 from labctl.verify.agenda import LOOPBACK, MARK
 from labctl.verify.model import Control
 
@@ -28,9 +28,6 @@ def host_addresses(plan: LabPlan) -> tuple[str, ...]:
     """
     import psutil
 
-    subnets = [net for n in plan.networks for net in (n.subnet, n.subnet6) if net is not None] + [
-        plan.management.subnet
-    ]
     found: dict[int, list[str]] = {4: [], 6: []}
     for nics in psutil.net_if_addrs().values():
         for nic in nics:
@@ -38,9 +35,15 @@ def host_addresses(plan: LabPlan) -> tuple[str, ...]:
                 continue
             address = ip_address(nic.address)
             special = address.is_loopback or address.is_link_local or address.is_unspecified
-            if not special and not any(address in subnet for subnet in subnets):
+            if not special and not in_lab(plan, address):
                 found[address.version].append(str(address))
     return tuple(address for family in (4, 6) for address in sorted(set(found[family]))[:MOST_ADDRESSES])
+
+
+def in_lab(plan: LabPlan, address: Address) -> bool:
+    """Whether a guest could take an address for a neighbour's."""
+    subnets = (net for n in plan.networks for net in (n.subnet, n.subnet6) if net is not None)
+    return any(address in subnet for subnet in (plan.management.subnet, *subnets))
 
 
 class Canaries:

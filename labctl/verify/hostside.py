@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from labctl.errors import HostError
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
-from labctl.verify.agenda import DNS_PORT, LOOPBACK, Door
+from labctl.verify.agenda import DNS_PORT, LOOPBACK, Door, serves_files
 from labctl.verify.canary import Canaries
 from labctl.verify.model import Control
 from labctl.verify.probe_program import echo_request
@@ -28,7 +28,7 @@ def host_controls(plan: LabPlan, doors: Iterable[Door], canaries: Canaries, runn
             found[door] = _echoes(door.address, runner)
         elif door.protocol == "icmp":
             continue
-        elif door.owner == "management" and (door.address, door.port) == (str(plan.management.dns), DNS_PORT):
+        elif _is_own_service(plan, door):
             found[door] = _beside(canaries.control(door.protocol, LOOPBACK[door.family]), door)
         elif door.port == canaries.port:
             # A user-mode network's gateway means the host's loopback; on a shared network the host itself is there.
@@ -91,10 +91,16 @@ def _echo(address: str, kind: int) -> bool:
     return False
 
 
-def _beside(gateway: Control, door: Door) -> Control:
-    """The control of the resolver behind the management gateway.
+def _is_own_service(plan: LabPlan, door: Door) -> bool:
+    """Whether the engine itself answers there: its resolver, its file server."""
+    resolver = door.owner == "management" and (door.address, door.port) == (str(plan.management.dns), DNS_PORT)
+    return resolver or serves_files(door.owner, door.protocol, door.port)
 
-    What answers there is the resolver that this host uses, which is somebody else's computer as a rule and is sent
-    nothing. The canary behind the gateway beside it stands in: the engine opens and closes the two together.
+
+def _beside(gateway: Control, door: Door) -> Control:
+    """The control of the resolver behind the management gateway, and of the file server there where it is silent.
+
+    What answers for the resolver is the one that this host uses, which is somebody else's computer as a rule and is
+    sent nothing. The canary behind the gateway beside it stands in: the engine opens and closes the two together.
     """
     return Control("target", gateway.passed, "twin", f"{door.address} opens with the gateway: {gateway.details}")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from labctl.plan.model import Flow, FlowProtocol, LabPlan
-from labctl.verify.agenda import Agenda, Cell, Door, declared, own_door
+from labctl.verify.agenda import Agenda, Cell, Door, declared, own_door, serves_files
 from labctl.verify.answers import Answer
 from labctl.verify.model import Control, Evidence, ProbedFlow, verdict
 
@@ -94,7 +94,11 @@ class _Judge:
             return Evidence("error", f"{cell.flow.source} says nothing about this probe")
         came = answer.milliseconds if answer.seen in ("answered", "refused", "prohibited") else None
         seen = Evidence(answer.seen, answer.details, came)
-        return self._of_pass(cell, answer, seen) if cell.flow.expected == "pass" else self._of_denial(cell, seen)
+        if cell.flow.expected == "pass":
+            return self._of_pass(cell, answer, seen)
+        if answer.seen == "answered" and _is_file_server(cell):
+            return _of_file_server(answer, seen)
+        return self._of_denial(cell, seen)
 
     def _of_denial(self, cell: Cell, seen: Evidence) -> Evidence:
         """An answer counts without proof, against the lab; and so does a probe that the target got in silence."""
@@ -112,7 +116,9 @@ class _Judge:
         if target in self.heard.troubles:
             return Evidence("error", f"{target} could not be asked: {self.heard.troubles[target]}; seen: {seen.seen}")
         if door in self.todo.listeners.get(target, ()) and not self._answers_itself(door):
-            return Evidence("error", f"no listener could be opened on {target}; seen: {seen.seen}")
+            how = self.heard.listeners.get(door)
+            why = f": {how}" if how else ""
+            return Evidence("error", f"no listener could be opened on {target}{why}; seen: {seen.seen}")
         silent_service = door.protocol == "udp" and target in self.machines and not self._answers_itself(door)
         if silent_service and seen.seen == "silence" and declared(self.machines[target], door):
             return Evidence("error", f"the service on {target} answers this probe to nobody, not even to {target}")
@@ -181,6 +187,8 @@ class _Judge:
         """The target's port answers somebody who may reach it: best another machine."""
         flow, door = cell.flow, cell.door
         if flow.target not in self.machines:
+            if _is_file_server(cell) and self.evidence[cell.probe.id].seen == "refused":
+                return Control("target", True, "peer", f"{_place(cell)} answered {flow.source}: it serves no folder")
             missing = Control("target", False, "none", f"nothing shows that {_place(cell)} would answer")
             return self.heard.host.get(door, missing)
         peer = self.reached_at.get(door)
@@ -194,6 +202,21 @@ class _Judge:
             return Control("target", sound, "self", f"{_place(cell)} answered {flow.target} itself; {state}")
         trouble = self.heard.troubles.get(flow.target)
         return Control("target", False, "none", f"{_place(cell)} answered nobody" + (f": {trouble}" if trouble else ""))
+
+
+def _is_file_server(cell: Cell) -> bool:
+    return serves_files(cell.door.owner, cell.door.protocol, cell.door.port)
+
+
+def _of_file_server(answer: Answer, seen: Evidence) -> Evidence:
+    """QEMU's TFTP server answers whatever is closed: without a folder to serve with "Access violation".
+
+    With one, it says "File not found" to a name that is not there, or sends a file.
+    """
+    letters = "".join(letter for letter in answer.proof if letter.isalpha())
+    if letters == "Accessviolation":
+        return Evidence("refused", "it serves no folder (Access violation)", seen.milliseconds)
+    return Evidence("answered", f"it serves files: {answer.proof.strip('?') or answer.details}", seen.milliseconds)
 
 
 def _place(cell: Cell) -> str:

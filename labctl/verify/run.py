@@ -9,38 +9,31 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, TypeVar
+from contextlib import ExitStack
+from typing import TypeVar
 
 from labctl.errors import LabctlError
 from labctl.events import Event, Listener, ignore
 from labctl.host.runner import Runner
+from labctl.host.spare_addresses import spare_addresses
 from labctl.plan.model import LabPlan
 from labctl.plan.show import to_json
 from labctl.providers.base import Observed
 from labctl.verify import answers, drift, forwarding
 from labctl.verify.agenda import Agenda, Door, Probe, Surroundings, agenda, named_outside
-from labctl.verify.canary import Canaries, host_addresses
+from labctl.verify.canary import Canaries, host_addresses, in_lab
 from labctl.verify.errands import Errands, errands
 from labctl.verify.guests import Session
 from labctl.verify.hostside import host_controls
+from labctl.verify.interview import Interview
 from labctl.verify.judge import Heard, judge
 from labctl.verify.model import Finding, Report, Verdict
 from labctl.verify.wires import Ears, Overheard
 
-QUICK = 1.5  # seconds of silence that end a probe which must not be answered
-PATIENT = 6.0  # seconds that an expected answer may take: address resolution in an emulated guest is slow
-_BATCH = 400  # probes that the program in the guest sends at once
-_LISTEN_SECONDS = 240  # that listeners are there; they end with the verification, unless that was killed
-_START = 60.0  # seconds that a cold guest on a very busy host may take to start the program
+_LISTEN_SECONDS = 600  # that listeners are there; they end with the verification, unless that was killed
+_START = 60.0  # seconds that a cold guest on a very busy host may take to start a program
 _PORTS = range(49152, 65536)
 _T = TypeVar("_T")
-_PROBING, _LISTENING = (
-    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("probe_program.py", "listen_program.py")
-)
-
-PYTHON = ("python3", "-IS", "-")
-"""How the program starts in a guest: from standard input, without the site module, which a cold guest loads slowly."""
 
 
 def verify(
@@ -62,13 +55,18 @@ def verify(
     outward = named_outside(outside)
     observed, findings = _observed(plan, session, sealed or plan.seal)
     to_host = any(flow.target == "host" for flow in plan.flows)
-    addresses = host_addresses(plan) if to_host else ()
+    of_host = host_addresses(plan) if to_host else ()
     own = (str(plan.management.host),) if to_host and plan.management.shared else ()
-    with Canaries((*addresses, *own)) as canaries:
+    runner = runner or Runner()
+    with ExitStack() as stack:
+        missing = _missing(plan, of_host)
+        spare = stack.enter_context(spare_addresses(missing, lambda address: not in_lab(plan, address), runner))
+        addresses = (*of_host, *spare)
+        canaries = stack.enter_context(Canaries((*addresses, *own)))
         around = Surroundings(addresses, canaries.port, secrets.choice(_PORTS), outward)
         todo = agenda(plan, around, lambda: secrets.token_hex(8))
         beyond = [c.door for c in todo.cells if c.flow.expected == "deny" and not c.flow.target_device]
-        controls = host_controls(plan, beyond, canaries, runner or Runner())
+        controls = host_controls(plan, beyond, canaries, runner)
         tasks = errands(plan, addresses, lambda: secrets.token_hex(8))
         asking = _Asking(plan, session, todo, tasks, listener, _absent(plan, observed))
         asking.plant(canaries, beyond)
@@ -87,10 +85,10 @@ def verify(
             unplugged=unplugged,
             host=controls,
         )
-        ears = Ears(plan, tasks, asking.overheard, asking.troubles, sound, unplugged, session.switched)
+        ears = Ears(plan, tasks, asking.overheard, asking.deaf, sound, unplugged, session.switched)
     findings += asking.findings
     if to_host:
-        findings += _unprobed(plan, addresses)
+        findings += _unprobed(plan, (*addresses, *(address for address, _ in outward)))
     findings += ears.findings()
     flows = (*judge(plan, todo, heard, around.own), *ears.flows())
     return Report(plan.lab, plan.instance, plan.provider, plan_digest(plan), started, time.time(), flows, findings)
@@ -121,18 +119,26 @@ def _absent(plan: LabPlan, observed: Observed | None) -> dict[str, str]:
     return reasons
 
 
-def _unprobed(plan: LabPlan, addresses: Collection[str]) -> tuple[Finding, ...]:
-    """A note for each family in which this host has no address to probe, lest its absence be taken for a proof."""
+def _missing(plan: LabPlan, addresses: Collection[str]) -> list[int]:
+    """The families that guests speak and none of these addresses is of."""
     families = {flow.family for flow in plan.flows if flow.target == "host" and flow.address is None}
-    missing = sorted(family for family in families if not any((":" in a) == (family == 6) for a in addresses))
-    texts = [
-        f"this host has no IPv{family} address outside the lab's subnets, so none was probed" for family in missing
-    ]
+    return sorted(family for family in families if not any((":" in a) == (family == 6) for a in addresses))
+
+
+def _unprobed(plan: LabPlan, addresses: Collection[str]) -> tuple[Finding, ...]:
+    """A note for each family in which there was no address to probe, lest its absence be taken for a proof.
+
+    Without any address at all nothing shows that no guest gets out, so the report is in doubt.
+    """
+    missing = _missing(plan, addresses)
+    if missing and not addresses:
+        text = (
+            "this host has no address outside the lab's subnets and this user may not add one for a moment, so nothing "
+            "stood for the world outside: run it as root, join the host to a network, or name an address with --outside"
+        )
+        return (Finding("unobserved", "", text, Verdict.INCONCLUSIVE),)
+    texts = [f"there was no IPv{family} address outside the lab's subnets, so none was probed" for family in missing]
     return tuple(Finding("note", "", text, Verdict.PASS) for text in texts)
-
-
-def _as_text(frames: Iterable[tuple[str, bytes]]) -> list[tuple[str, str]]:
-    return [(device, frame.hex()) for device, frame in frames]
 
 
 class _Asking:
@@ -147,7 +153,8 @@ class _Asking:
         listener: Listener,
         troubles: dict[str, str],
     ) -> None:
-        self.plan, self.session, self.todo, self.tasks, self.listener = plan, session, todo, tasks, listener
+        self.plan, self.session, self.todo, self.listener = plan, session, todo, listener
+        self.interview = Interview(plan, session, tasks)
         self.troubles = troubles
         self.tokens = {machine.name: secrets.token_hex(8) for machine in plan.machines}
         self.listeners: dict[Door, str] = {}
@@ -192,14 +199,16 @@ class _Asking:
     def _names(self) -> tuple[str, ...]:
         return tuple(machine.name for machine in self.plan.machines)
 
+    @property
+    def deaf(self) -> dict[str, str]:
+        """Machines that neither put frames on a wire nor hear any, with the reason."""
+        return {**self.interview.deaf, **self.troubles}
+
     def _listen(self, name: str, seconds: int) -> dict[int, str]:
-        doors = self.todo.listeners.get(name, ())
-        wanted = [(door.family, door.protocol, door.address, door.port) for door in doors]
-        task = ("listen", seconds, self.tokens[name], wanted, self._devices(name), _as_text(self.tasks.first(name)))
-        return answers.opened(self._ask(name, _LISTENING, task, _START), len(doors))
+        return self.interview.listen(name, seconds, self.tokens[name], self.todo.listeners.get(name, ()))
 
     def _collect(self, name: str) -> tuple[frozenset[str], Overheard, tuple[Finding, ...]]:
-        arrived, overheard = answers.collected(self._ask(name, _LISTENING, ("collect",), _START))
+        arrived, overheard = self.interview.collect(name)
         return arrived, overheard, self._forwarding(name) if name in forwarding.asked(self.plan) else ()
 
     def _forwarding(self, name: str) -> tuple[Finding, ...]:
@@ -213,23 +222,10 @@ class _Asking:
 
     def _probe(self, step: str, batches: Mapping[str, Sequence[Probe]]) -> None:
         asked = [name for name, batch in batches.items() if batch or step == "probe"]
-        said = self._all(step, lambda name: self._batch(name, batches[name]), asked)
+        said = self._all(step, lambda name: self.interview.probe(name, batches[name], self.listeners), asked)
         for name, batch in said.items():
             self.answers |= batch.answers
             self.linked |= {(name, device) for device in batch.linked}
-
-    def _batch(self, name: str, probes: Sequence[Probe]) -> answers.Batch:
-        management = self.plan.management
-        routed = any(probe.device == management.device for probe in probes)
-        gateway = (management.device, str(management.host)) if routed else None
-        specs = [probe.task(self.listeners.get(probe.door) == "open") for probe in probes]
-        timeout = _START + PATIENT * (1 + len(probes) // _BATCH)
-        task = (QUICK, PATIENT, gateway, self._devices(name), specs, _as_text(self.tasks.batch(name)))
-        return answers.batch(self._ask(name, _PROBING, task, timeout), [probe.id for probe in probes])
-
-    def _devices(self, name: str) -> list[tuple[str, str]]:
-        """Planned device and MAC of every NIC of a machine."""
-        return [(nic.device, nic.mac) for nic in self.tasks.nics if nic.machine == name]
 
     def _missed(self, probe: Probe) -> bool:
         answer = self.answers.get(probe.id)
@@ -237,17 +233,6 @@ class _Asking:
             return False
         unproven = answer.seen == "answered" and self.listeners.get(probe.door) == "open" and not answer.proof
         return unproven or answer.seen in ("silence", "no-route")
-
-    def _ask(self, name: str, program: str, task: tuple[Any, ...], timeout: float) -> bytes:
-        """Run a program in a guest. Its task is a Python literal of numbers and texts that labctl made itself."""
-        text = f"{program}\n\nmain({task!r})\n"
-        result = self.session.run(name, PYTHON, stdin=text.encode(), timeout=timeout)
-        if result.code == 127:
-            raise answers.BadAnswer("it has no python3")
-        if result.code != 0:
-            last = (result.stderr[-2000:].decode(errors="replace").strip().splitlines() or [""])[-1]
-            raise answers.BadAnswer(f"the probe program ended with status {result.code}: {answers.plain(last)}")
-        return result.stdout
 
     def _all(self, step: str, work: Callable[[str], _T], names: Iterable[str]) -> dict[str, _T]:
         """Do something with every guest in no trouble, several at a time; what goes wrong becomes its trouble."""

@@ -131,13 +131,17 @@ def sh(*argv: str, stdin: str = "", check: bool = True) -> str:
 
 @dataclass
 class Netlab:
-    """The running lab, and a verifier's session on it. lies: a guest, and what it makes of its true answer."""
+    """The running lab, and a verifier's session on it.
+
+    lies: a guest, and what it makes of its true answer. toolboxes: a guest, and the folder of all its programs.
+    """
 
     plan: LabPlan
     key: str
     dead: set[str] = field(default_factory=set)
     stopped: set[str] = field(default_factory=set)
     without_python: set[str] = field(default_factory=set)
+    toolboxes: dict[str, Path] = field(default_factory=dict)
     lies: dict[str, Callable[[Sequence[str], bytes, ExecResult], ExecResult]] = field(default_factory=dict)
     wires: dict[tuple[str, str], str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -242,11 +246,11 @@ class Netlab:
     def run(self, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> ExecResult:
         if machine in self.dead:
             raise GuestError(f"{machine} does not answer")
-        path = "/nonexistent" if machine in self.without_python else self.path
+        path = "/nonexistent" if machine in self.without_python else str(self.toolboxes.get(machine, self.path))
         command = ["ip", "netns", "exec", self.ns(machine), "/usr/bin/env", f"PATH={path}", *argv]
         result = Runner().run(command, stdin=stdin, timeout=timeout, check=False)
         said = ExecResult(result.code if result.code is not None else 124, result.stdout, result.stderr)
-        return self.lies[machine](argv, stdin, said) if machine in self.lies and argv[0] == "python3" else said
+        return self.lies[machine](argv, stdin, said) if machine in self.lies and argv[0] in ("python3", "sh") else said
 
     switched = True
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from labctl.errors import ExitCode
+from labctl.host.runner import Runner
 from labctl.plan.model import RoutePlan
 from labctl.providers.base import ExecResult
 from labctl.spec.model import PolicyRule, Ports, RuleEnd
@@ -238,6 +241,47 @@ def test_a_nic_on_a_foreign_wire_is_drift(netlab: Any) -> None:
     report = netlab.verify()
     assert [(finding.kind, finding.machine) for finding in report.host_evidence] == [("wrong-wire", "attacker")]
     assert report.verdict is Verdict.FAIL
+
+
+def offline(netlab: Any) -> None:
+    netlab.ip("host", "link", "del", "uplink")
+    netlab.inside("host", "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=0")  # of NICs to come
+
+
+def test_a_host_without_a_network_has_addresses_for_the_time_of_the_probes(netlab: Any) -> None:
+    offline(netlab)
+    report = netlab.verify()
+    assert report.verdict is Verdict.PASS, explain(report)
+    assert {flow.family for flow in report.flows if flow.target == "host"} == {4, 6}
+    assert "labctl-c" not in netlab.ip("host", "link"), "it is gone afterwards"
+    netlab.rules("host", "flush ruleset")
+    report = netlab.verify()
+    expected = wanted(report, lambda f: f.target == "host" and f.source_device == "mgmt")
+    assert cells(report, Verdict.FAIL) == expected, explain(report)
+
+
+def test_what_a_killed_run_left_on_the_host_is_removed(netlab: Any) -> None:
+    offline(netlab)
+    process = subprocess.Popen(["true"])
+    process.wait()
+    for number in (process.pid, os.getppid()):  # one that has ended, one that lives
+        netlab.ip("host", "link", "add", f"labctl-c{number}", "type", "bridge")
+    assert netlab.verify().verdict is Verdict.PASS
+    assert f"labctl-c{process.pid}:" not in netlab.ip("host", "link")
+    assert f"labctl-c{os.getppid()}:" in netlab.ip("host", "link")
+
+
+def test_a_host_without_any_address_where_none_may_be_added_proves_nothing_about_the_way_out(netlab: Any) -> None:
+    offline(netlab)
+    powerless = Runner(environment={"PATH": "/nonexistent"})
+    report = netlab.verify(runner=powerless)
+    assert not [flow for flow in report.flows if flow.target == "host"]
+    assert report.verdict is Verdict.INCONCLUSIVE
+    (finding,) = report.host_evidence
+    assert "run it as root" in finding.details and "--outside" in finding.details
+    netlab.serve("host", 8443)
+    named = netlab.verify(runner=powerless, outside=["10.0.2.2:8443"])
+    assert named.verdict is Verdict.PASS, explain(named)
 
 
 def test_an_address_outside_that_the_user_names(netlab: Any) -> None:

@@ -173,7 +173,8 @@ def test_the_management_path_leads_nowhere() -> None:
     plan = plan_of(TWO_SIDES)
     mine = [f for f in plan.flows if (f.source, f.source_device) == ("alice", "mgmt")]
     assert {(f.address, f.protocol, f.port) for f in mine if f.target == "management"} == {
-        (address, protocol, 53) for address in ("10.0.2.2", "10.0.2.3") for protocol in ("tcp", "udp")
+        ("10.0.2.2", "udp", 69),
+        *((address, protocol, 53) for address in ("10.0.2.2", "10.0.2.3") for protocol in ("tcp", "udp")),
     }
     assert {f.target for f in mine if f.target_device} == {"bob", "other", "r"}
     assert {f.expected for f in mine} == {"deny"}

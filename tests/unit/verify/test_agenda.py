@@ -66,6 +66,13 @@ def test_icmp_has_no_port() -> None:
 def test_the_management_gateway_is_asked_at_the_canary_and_its_resolver_at_port_53() -> None:
     flows = [flow("management", "udp", 53, address=a, target_device="") for a in ("10.0.2.2", "10.0.2.3")]
     assert places(ask(lab(*flows))) == [("10.0.2.2", 50000), ("10.0.2.3", 53)]
+
+
+def test_the_file_server_at_the_gateway_is_asked_for_a_file_that_cannot_be_there() -> None:
+    todo = ask(lab(flow("management", "udp", 69, address="10.0.2.2", target_device="")))
+    assert places(todo) == [("10.0.2.2", 69)], "the server is the network's own, whatever port the canary has"
+    probe = todo.cells[0].probe
+    assert probe.task(False)[6] == f"\0\x01labctl-probe-{probe.nonce}\0octet\0"
     assert places(ask(lab(flow("management", "tcp", 0, address=None, target_device="")))) == [("10.0.2.2", 50000)]
 
 

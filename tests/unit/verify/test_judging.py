@@ -172,6 +172,36 @@ def test_a_cable_that_the_engine_reports_pulled_shows_that_nothing_can_leave() -
     assert scene.first().verdict is F
 
 
+SERVER = flow("a", "management", "udp", 69, "deny", source_device="mgmt", address="10.0.2.2")
+
+
+@pytest.mark.parametrize(
+    ("seen", "proof", "expected", "verdict"),
+    [
+        ("answered", "????Access violation?", "refused", P),
+        ("answered", "Accessviolation", "refused", P),
+        ("answered", "????File not found?", "answered", F),
+        ("answered", "????the file itself", "answered", F),
+        ("answered", "", "answered", F),
+        ("silence", "", "silence", I),
+    ],
+)
+def test_a_file_server_that_serves_nothing_is_no_leak(seen: Any, proof: str, expected: str, verdict: Verdict) -> None:
+    scene = Scene(SERVER, flow("a", "n", "udp", 9, "pass"))
+    scene.says(0, seen, proof)
+    found = scene.first()
+    assert (found.evidence.seen, found.verdict) == (expected, verdict)
+    if seen == "silence":
+        scene.host[scene.todo.cells[0].door] = Control("target", True, "twin", "")
+        assert scene.first().verdict is P
+
+
+def test_the_words_of_the_file_server_mean_nothing_from_anybody_else() -> None:
+    scene = Scene(flow("a", "b", "udp", 69, "deny"), flow("a", "n", "udp", 9, "pass"))
+    scene.says(0, "answered", "????Access violation?")
+    assert scene.first().verdict is F
+
+
 def test_the_host_is_shown_to_answer_by_labctl() -> None:
     scene = Scene(flow("a", "host", "tcp", 0, "deny"))
     assert scene.first().verdict is I
