@@ -21,6 +21,7 @@ from labctl.cli.output import progress, remark, say, say_json, size, table
 from labctl.errors import UsageError
 
 if TYPE_CHECKING:
+    from labctl.lifecycle.arrival import Options
     from labctl.lifecycle.converge import Outcome
     from labctl.lifecycle.inspect import Row
     from labctl.lifecycle.locate import Draft
@@ -38,6 +39,9 @@ def up(
         bool, typer.Option("--fresh/--no-fresh", help="Keep the state of a new lab for `labctl reset`.")
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Start machines that do not fit on this host.")] = False,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Of a file with a checkpoint: boot from the disks, leave the memory out.")
+    ] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -45,12 +49,20 @@ def up(
     """Make what runs equal to the lab file: create, start, change, remove. Repeating it changes nothing.
 
     Safe to interrupt at any moment; the next `up` goes on from there. A bundle (LAB.labz) is unpacked into a folder
-    with the lab's name here, and comes up from the images in it.
+    with the lab's name here, and comes up from the images in it. One of `labctl export` comes up in the state that it
+    was exported in: machines go on from their memory where this host has the QEMU that it was saved with, else they
+    boot from their disks. Load the memory of files alone whose maker you trust; --cold leaves it out.
     """
     from labctl.lifecycle import converge, fresh, locate
+    from labctl.lifecycle.arrival import Options
 
     if lab.suffix == ".labz" and not lab.is_dir():
-        lab, provider, only_locked = *_unpacked(lab, provider, dry_run, quiet or as_json), True
+        if dry_run:
+            raise UsageError("a bundle has to be unpacked to be planned", hint=f"labctl unbundle {lab}")
+        options = Options(instance, provider, cold, force, jobs)
+        lab, provider, only_locked = *_unpacked(lab, options, quiet or as_json), True
+    elif cold:
+        raise UsageError("--cold is for a file of labctl export")
     draft = locate.draft(lab, instance=instance, provider=provider)
     if dry_run:
         _rehearse_up(draft, only_locked, as_json)
@@ -62,15 +74,13 @@ def up(
     _tell_up(outcome, lab, as_json)
 
 
-def _unpacked(bundle: Path, provider: str | None, dry_run: bool, quiet: bool) -> tuple[Path, str]:
+def _unpacked(bundle: Path, options: Options, quiet: bool) -> tuple[Path, str]:
     """The folder of a bundle's lab, and the provider that it is for unless the user named one."""
-    from labctl.lifecycle.unbundle import unbundle
+    from labctl.lifecycle import arrival
 
-    if dry_run:
-        raise UsageError("a bundle has to be unpacked to be planned", hint=f"labctl unbundle {bundle}")
     with progress(quiet) as listener:
-        unpacked = unbundle(bundle, listener=listener)
-    return unpacked.folder, provider or unpacked.provider
+        unpacked = arrival.bring(bundle, options, listener)
+    return unpacked.folder, options.provider or unpacked.provider
 
 
 def _rehearse_up(draft: Draft, only_locked: bool, as_json: bool) -> None:
