@@ -71,7 +71,7 @@ def export(lab: Running, draft: Draft, name: str, output: Path | None = None, li
                 draft,
                 target,
                 lockfile.read(path) or Lock(path),
-                {machine.boots_from: digests[machine.name] for machine in draft.plan.machines},
+                {one.boots_from: digests[one.name] for one in draft.plan.machines if one.name in digests},
                 cargo=Cargo(carried, sources),
                 listener=listener,
             )

@@ -72,7 +72,7 @@ def look(
         except SealedError:
             closed.append(name)
             return
-        memory, _, disk = found.stdout.decode(errors="replace").strip().partition("\n")
+        memory, _, disk = found.stdout.decode(errors="replace").partition("\n")
         wrong = [
             place for place, text in (("memory", memory), ("disk", disk)) if place in places and text.strip() != mark
         ]
