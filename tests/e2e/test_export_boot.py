@@ -135,21 +135,18 @@ def test_it_boots_from_its_disks_where_its_memory_is_left_out(exported: Exported
 def test_two_instances_of_it_are_two(exported: Exported, room: Labctl) -> None:
     room.run("up", exported.file)
     room.run("up", exported.file, "--instance", "second")
+    look = "cat /run/memory /sys/class/net/eth0/address /etc/machine-id; head -c 16 /dev/urandom | md5sum"
     seen = {
-        name: room.run(
-            "exec", here(room).folder, "one", "--instance", name, "--",
-            "sh", "-c", "cat /run/memory /sys/class/net/eth0/address /etc/machine-id; head -c 16 /dev/urandom | md5sum",
-        ).split()
+        name: room.run("exec", "--instance", name, here(room).folder, "one", "--", "sh", "-c", look).split()
         for name in ("default", "second")
-    }  # fmt: skip
+    }
     for first, second in list(zip(seen["default"], seen["second"], strict=True))[1:4]:
         assert first != second
     assert {words[0] for words in seen.values()} == {"before"}
-    assert room.run("exec", here(room).folder, "one", "--instance", "second", "--", "ping", "-c1", "-W9", "10.9.0.2")
+    assert room.run("exec", "--instance", "second", here(room).folder, "one", "--", "ping", "-c1", "-W9", "10.9.0.2")
 
 
-@pytest.mark.parametrize("after", ["up", "destroy"])
-@pytest.mark.parametrize("moment", ["unpacked", "saved"])
+@pytest.mark.parametrize(("moment", "after"), [("unpacked", "destroy"), ("saved", "up")])
 def test_killed_on_its_way_it_begins_anew_or_is_gone(exported: Exported, room: Labctl, moment: str, after: str) -> None:
     lab = here(room)
     folder = room.state / "carried/default"

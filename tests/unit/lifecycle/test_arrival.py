@@ -315,12 +315,16 @@ def _twice(f: Forgery) -> None:
 
 
 def _same_machine(f: Forgery) -> None:
-    f.table["checkpoints"][0]["machines"][1]["name"] = "a"
+    machines = f.table["checkpoints"][0]["machines"]
+    machines.append(machines[0])
 
 
 def _other_content(f: Forgery) -> None:
+    """Another state of the machine, which the digest alone gives away."""
     at = next(i for i, (member, _) in enumerate(f.members) if member.name.startswith("checkpoint/"))
-    f.members[at] = (f.members[at][0], b"x" + f.members[at][1][1:])
+    member, content = f.members[at]
+    assert b"before" in content
+    f.members[at] = (member, content.replace(b"before", b"beforf"))
 
 
 def _no_note(f: Forgery) -> None:
