@@ -1,6 +1,6 @@
 """The table of contents of a bundle: what is in it, how large, with which digests. Whoever reads one believes nothing.
 
-Form: JSON, checked against ``_SCHEMA`` before any value is used. Version 2 is that of a bundle with a checkpoint, so
+Form: JSON, checked against its schema before any value is used. Version 2 is that of a bundle with a checkpoint, so
 that a labctl that could not restore it says so; all others are version 1.
 """
 
@@ -16,104 +16,13 @@ from typing import Any, Literal, NoReturn
 from labctl import __version__
 from labctl.errors import LabctlError
 from labctl.images.transfer import Parcel, Part
-from labctl.state.checkpoints import NAME
-
-FORMAT = "labctl-bundle"
-VERSION = 2
-"""The highest that is read."""
+from labctl.lifecycle.manifest_schema import FORMAT, SCHEMA, VERSION
 
 MAX_BYTES = 16 << 20
 """Of the table itself: thousands of files and packages fit in."""
 
-MAX_FILES = 20_000
-_LARGEST = 1 << 41  # bytes of one file: 2 TiB, as the largest disk
-
 # One part of a path, as every file system takes it: no separators, no control characters, no dot or blank at its end.
 _PART = re.compile(r'[^\x00-\x1f\x7f/\\:*?"<>|]{1,255}')
-
-_SHA256 = {"type": "string", "pattern": r"^[0-9a-f]{64}\Z"}
-_SIZE = {"type": "integer", "minimum": 0, "maximum": _LARGEST}
-_TEXT = {"type": "string", "maxLength": 1000}
-_WORD = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9+.~:_-]{0,127}\Z"}
-_LABEL = {"type": "string", "pattern": r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z"}
-_LINE = {"type": "string", "pattern": r"^[\x20-\x7e]{0,200}\Z"}
-
-
-def _record(**properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": sorted(properties),
-        "additionalProperties": False,
-    }
-
-
-_SCHEMA = _record(
-    format={"const": FORMAT},
-    version={"enum": [1, VERSION]},
-    labctl=_WORD,
-    lab=_LABEL,
-    provider=_WORD,
-    files={
-        "type": "array",
-        "minItems": 1,
-        "maxItems": MAX_FILES,
-        "items": _record(
-            path={"type": "string", "maxLength": 1000}, size=_SIZE, sha256=_SHA256, executable={"type": "boolean"}
-        ),
-    },
-    images={
-        "type": "array",
-        "maxItems": 1000,
-        "items": _record(
-            image=_TEXT,
-            user=_TEXT,
-            cmdline=_TEXT,
-            packages={"type": "array", "items": _WORD, "maxItems": 1000},
-            files={
-                "type": "array",
-                "minItems": 1,
-                "maxItems": 8,
-                "items": _record(name=_WORD, size=_SIZE, sha256=_SHA256),
-            },
-            left_out={"type": "object", "propertyNames": _WORD, "additionalProperties": _SHA256, "maxProperties": 8},
-            versions={"type": "object", "propertyNames": _WORD, "additionalProperties": _WORD, "maxProperties": 20_000},
-        ),
-    },
-    checkpoints={
-        "type": "array",
-        "maxItems": 1,
-        "items": _record(
-            id={"type": "string", "pattern": r"^[0-9a-f]{12}\Z"},
-            name={"type": "string", "pattern": rf"^{NAME.pattern}\Z"},
-            instance=_LABEL,
-            created={"type": "integer", "minimum": 0, "maximum": 1 << 40},
-            sealed={"type": "boolean"},
-            machines={
-                "type": "array",
-                "minItems": 1,
-                "maxItems": 1000,
-                "items": _record(
-                    name=_LABEL,
-                    state={"enum": ["running", "stopped"]},
-                    marked={"type": "boolean"},
-                    disks={
-                        "type": "array",
-                        "minItems": 1,
-                        "maxItems": 64,
-                        "items": _record(size=_SIZE, sha256=_SHA256),
-                    },
-                    needs={
-                        "type": "object",
-                        "propertyNames": _WORD,
-                        "additionalProperties": _LINE,
-                        "maxProperties": 16,
-                    },
-                ),
-            },
-        ),
-    },
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +139,7 @@ def read(data: bytes) -> Manifest:
         )
     from jsonschema import Draft202012Validator
 
-    found = next(Draft202012Validator(_SCHEMA).iter_errors(value), None)
+    found = next(Draft202012Validator(SCHEMA).iter_errors(value), None)
     if found is not None:
         place = "/".join(str(step) for step in found.absolute_path)
         refuse(f"its table of contents is wrong at {place or 'the top'}: {found.message[:200]!r}")
