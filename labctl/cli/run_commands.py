@@ -21,7 +21,7 @@ from labctl.cli.output import progress, remark, say, say_json, size, table
 from labctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from labctl.lifecycle.arrival import Options
+    from labctl.lifecycle.arrival import Brought, Options
     from labctl.lifecycle.converge import Outcome
     from labctl.lifecycle.inspect import Row
     from labctl.lifecycle.locate import Draft
@@ -56,11 +56,13 @@ def up(
     from labctl.lifecycle import converge, fresh, locate
     from labctl.lifecycle.arrival import Options
 
+    arrived = ""
     if lab.suffix == ".labz" and not lab.is_dir():
         if dry_run:
             raise UsageError("a bundle has to be unpacked to be planned", hint=f"labctl unbundle {lab}")
         options = Options(instance, provider, cold, force, jobs)
-        lab, provider, only_locked = *_unpacked(lab, options, quiet or as_json), True
+        brought = _brought(lab, options, quiet or as_json)
+        lab, provider, only_locked, arrived = brought.folder, brought.provider, True, brought.arrived
     elif cold:
         raise UsageError("--cold is for a file of labctl export")
     draft = locate.draft(lab, instance=instance, provider=provider)
@@ -71,16 +73,15 @@ def up(
         outcome = converge.up(draft, listener=listener, jobs=jobs, only_locked=only_locked, force=force)
         if keep_fresh:
             fresh.keep(draft.folder, outcome, listener=listener)
-    _tell_up(outcome, lab, as_json)
+    _tell_up(outcome, lab, arrived, as_json)
 
 
-def _unpacked(bundle: Path, options: Options, quiet: bool) -> tuple[Path, str]:
-    """The folder of a bundle's lab, and the provider that it is for unless the user named one."""
+def _brought(bundle: Path, options: Options, quiet: bool) -> Brought:
+    """Unpack a bundle, with its checkpoint where it has one."""
     from labctl.lifecycle import arrival
 
     with progress(quiet) as listener:
-        unpacked = arrival.bring(bundle, options, listener)
-    return unpacked.folder, options.provider or unpacked.provider
+        return arrival.bring(bundle, options, listener)
 
 
 def _rehearse_up(draft: Draft, only_locked: bool, as_json: bool) -> None:
@@ -96,7 +97,8 @@ def _rehearse_up(draft: Draft, only_locked: bool, as_json: bool) -> None:
         show_plan(draft.plan, diff)
 
 
-def _tell_up(outcome: Outcome, lab: Path, as_json: bool) -> None:
+def _tell_up(outcome: Outcome, lab: Path, arrived: str, as_json: bool) -> None:
+    """arrived: the checkpoint that the lab came with just now."""
     plan = outcome.plan
     if as_json:
         say_json(
@@ -106,9 +108,14 @@ def _tell_up(outcome: Outcome, lab: Path, as_json: bool) -> None:
                 "provider": plan.provider,
                 "changes": outcome.changes,
                 "started": outcome.started,
+                "arrived": arrived or None,
                 "seconds": round(outcome.seconds, 2),
             }
         )
+    elif arrived:
+        say(f"{plan.lab}/{plan.instance} is up on {plan.provider}, as of the checkpoint {arrived}.")
+        where = shlex.quote(str(lab))
+        remark(f"Next: labctl status {where} | labctl snapshot list {where} | labctl reset {where}")
     elif outcome.unchanged:
         say(f"{plan.lab}/{plan.instance} is up; nothing had to change.")
     else:

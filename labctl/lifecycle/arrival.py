@@ -28,7 +28,7 @@ from labctl.images import leftovers
 from labctl.lifecycle import capacity, checkpoint, converge, pins, sealing, witness
 from labctl.lifecycle.locate import Draft, Running, check_instance_name, draft, engine_of
 from labctl.lifecycle.manifest import Carried, CarriedMachine, Manifest, refuse
-from labctl.lifecycle.unbundle import Unbundled, unbundle
+from labctl.lifecycle.unbundle import unbundle
 from labctl.plan.build import build
 from labctl.plan.diff import Action
 from labctl.plan.model import LabPlan
@@ -53,7 +53,16 @@ class Options:
     jobs: int = 4
 
 
-def bring(file: Path, options: Options, listener: Listener = ignore) -> Unbundled:
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A bundle that was unpacked. arrived: the checkpoint that the lab is as of now, ``""`` for none."""
+
+    folder: Path
+    provider: str
+    arrived: str = ""
+
+
+def bring(file: Path, options: Options, listener: Listener = ignore) -> Brought:
     """Unpack a bundle as ``unbundle`` does; where it has a checkpoint, make the instance that the checkpoint is of.
 
     An instance that came with the same checkpoint before stays as it is. Raises UsageError where another one is in the
@@ -75,7 +84,8 @@ def bring(file: Path, options: Options, listener: Listener = ignore) -> Unbundle
         if folders and unpacked.checkpoint is not None:
             found = draft(unpacked.folder, instance=options.instance, provider=options.provider or unpacked.provider)
             _arrive(found, unpacked.checkpoint, stage, options, listener)
-    return unpacked
+            return Brought(unpacked.folder, found.backend.name, unpacked.checkpoint.name)
+    return Brought(unpacked.folder, options.provider or unpacked.provider)
 
 
 def _check_engine(provider: str) -> None:

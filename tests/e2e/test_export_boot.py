@@ -79,8 +79,9 @@ def public_key(lab: Guests) -> str:
 
 def test_a_lab_goes_on_elsewhere_from_the_moment_it_was_saved_at(exported: Exported, room: Labctl) -> None:
     lab = here(room)
-    changes = room.json("up", exported.file)["changes"]
-    assert {change["action"] for change in changes} == {"keep"}
+    said = room.json("up", exported.file)
+    assert said["arrived"] == "clean"
+    assert {change["action"] for change in said["changes"]} == {"keep"}
     assert not (room.home.parent / "cache/labctl/templates").exists(), "nothing was booted"
     assert lab.marks() == BEFORE
     assert lab.sh("one", "cat /root/steps") == "done", "steps do not run a second time"
@@ -103,7 +104,9 @@ def test_a_lab_goes_on_elsewhere_from_the_moment_it_was_saved_at(exported: Expor
     assert stat.S_IMODE(lab.layout.key.stat().st_mode) == 0o600
     assert room.json("verify", lab.folder)["summary"]["PASS"] > 0
 
-    assert {change["action"] for change in room.json("up", exported.file)["changes"]} == {"keep"}
+    said = room.json("up", exported.file)
+    assert said["arrived"] is None
+    assert {change["action"] for change in said["changes"]} == {"keep"}
     room.run("down", lab.folder)
     assert room.json("up", exported.file)["started"] == list(BOTH)
     lab.restore("clean")
