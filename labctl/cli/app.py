@@ -84,6 +84,7 @@ app.command("render", rich_help_panel=WRITE)(spec_commands.render)
 app.command("schema", rich_help_panel=WRITE)(spec_commands.schema)
 app.command("lock", rich_help_panel=WRITE)(bundle_commands.lock)
 app.command("bundle", rich_help_panel=WRITE)(bundle_commands.bundle)
+app.command("export", rich_help_panel=WRITE)(bundle_commands.export)
 app.command("unbundle", rich_help_panel=WRITE)(bundle_commands.unbundle)
 
 app.command("up", rich_help_panel=RUN)(run_commands.up)

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from labctl.cli.options import JsonOption, LabArgument, ProviderOption, QuietOption
+from labctl.cli.options import InstanceOption, JsonOption, LabArgument, ProviderOption, QuietOption
 from labctl.cli.output import progress, remark, say, say_json, table
 from labctl.errors import ExitCode, UsageError
 
-BundleArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A bundle, as `labctl bundle` writes it.")]
+BundleArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A bundle, as `labctl bundle` and `labctl export` write it.")
+]
 
 
 def lock(
@@ -89,6 +91,42 @@ def bundle(
     remark(f"Next, anywhere: labctl up {done.file}")
 
 
+def export(
+    lab: Annotated[Path, typer.Argument(metavar="LAB", help="The lab: a folder with a lab.yaml, or the file itself.")],
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="See `labctl snapshot list`.")],
+    instance: InstanceOption = "default",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="The file to write.", show_default="LAB-CHECKPOINT.labz here"
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Put the lab, its images and one of its checkpoints into one file: `labctl up FILE` goes on from there.
+
+    On any host with qemu, without a network, as often as one likes. What is in the machines is in the file, their SSH
+    host keys too; other checkpoints, what came later and the key that logs in are not. The machines go on meanwhile.
+    """
+    from labctl.lifecycle import export as recipe
+    from labctl.lifecycle import locate
+
+    with progress(quiet or as_json) as listener:
+        running = locate.find(lab, instance=instance, listener=listener)
+        draft = locate.draft(Path(running.record.spec_file), instance=instance)
+        done = recipe.export(running, draft, checkpoint, output, listener)
+    if as_json:
+        say_json(done)
+        return
+    written = done.bundle
+    say(f"{written.file}: {written.size / (1 << 20):.1f} MiB, {written.lab} as of {done.checkpoint}")
+    say(f"sha256 {written.sha256}")
+    if done.cold:
+        remark(f"{', '.join(done.cold)} will boot: an older labctl saved this checkpoint, and not which host it needs.")
+    remark(f"Next, anywhere: labctl up {written.file}")
+
+
 def unbundle(
     file: BundleArgument,
     folder: Annotated[
@@ -111,4 +149,6 @@ def unbundle(
         return
     new = f"{len(done.added)} of {len(done.images)} images were new"
     say(f"{done.folder}: {'unpacked' if done.fresh else 'there already'}; {new}")
+    if done.checkpoint is not None:
+        remark(f"It has the checkpoint {done.checkpoint.name}, which only labctl up {file} brings in.")
     remark(f"Next: labctl up {done.folder} --provider {done.provider} --locked")

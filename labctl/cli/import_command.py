@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from labctl.cli.output import remark, say
-from labctl.errors import ExitCode
+from labctl.errors import ExitCode, UsageError
 
 
 def import_(
@@ -36,6 +36,11 @@ def import_(
     """
     from labctl.lifecycle.foreign import recognise, translate
 
+    if source.suffix == ".labz":
+        raise UsageError(
+            f"{source} is a lab of labctl's own, and import reads those of other tools",
+            hint=f"labctl up {source} brings it up; labctl unbundle {source} only unpacks it.",
+        )
     chosen = next((known for known in recognise.KINDS if known == kind), None)
     if kind is not None and chosen is None:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(recognise.KINDS)}", param_hint="--from")

@@ -21,6 +21,7 @@ from labctl.cli.output import progress, remark, say, say_json, size, table
 from labctl.errors import UsageError
 
 if TYPE_CHECKING:
+    from labctl.lifecycle.arrival import Brought, Options
     from labctl.lifecycle.converge import Outcome
     from labctl.lifecycle.inspect import Row
     from labctl.lifecycle.locate import Draft
@@ -38,6 +39,9 @@ def up(
         bool, typer.Option("--fresh/--no-fresh", help="Keep the state of a new lab for `labctl reset`.")
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Start machines that do not fit on this host.")] = False,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Of a file with a checkpoint: boot from the disks, leave the memory out.")
+    ] = False,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -45,12 +49,22 @@ def up(
     """Make what runs equal to the lab file: create, start, change, remove. Repeating it changes nothing.
 
     Safe to interrupt at any moment; the next `up` goes on from there. A bundle (LAB.labz) is unpacked into a folder
-    with the lab's name here, and comes up from the images in it.
+    with the lab's name here, and comes up from the images in it. One of `labctl export` comes up in the state that it
+    was exported in: machines go on from their memory where this host has the QEMU that it was saved with, else they
+    boot from their disks. Load the memory of files alone whose maker you trust; --cold leaves it out.
     """
     from labctl.lifecycle import converge, fresh, locate
+    from labctl.lifecycle.arrival import Options
 
+    arrived = ""
     if lab.suffix == ".labz" and not lab.is_dir():
-        lab, provider, only_locked = *_unpacked(lab, provider, dry_run, quiet or as_json), True
+        if dry_run:
+            raise UsageError("a bundle has to be unpacked to be planned", hint=f"labctl unbundle {lab}")
+        options = Options(instance, provider, cold, force, jobs)
+        brought = _brought(lab, options, quiet or as_json)
+        lab, provider, only_locked, arrived = brought.folder, brought.provider, True, brought.arrived
+    elif cold:
+        raise UsageError("--cold is for a file of labctl export")
     draft = locate.draft(lab, instance=instance, provider=provider)
     if dry_run:
         _rehearse_up(draft, only_locked, as_json)
@@ -59,18 +73,15 @@ def up(
         outcome = converge.up(draft, listener=listener, jobs=jobs, only_locked=only_locked, force=force)
         if keep_fresh:
             fresh.keep(draft.folder, outcome, listener=listener)
-    _tell_up(outcome, lab, as_json)
+    _tell_up(outcome, lab, arrived, as_json)
 
 
-def _unpacked(bundle: Path, provider: str | None, dry_run: bool, quiet: bool) -> tuple[Path, str]:
-    """The folder of a bundle's lab, and the provider that it is for unless the user named one."""
-    from labctl.lifecycle.unbundle import unbundle
+def _brought(bundle: Path, options: Options, quiet: bool) -> Brought:
+    """Unpack a bundle, with its checkpoint where it has one."""
+    from labctl.lifecycle import arrival
 
-    if dry_run:
-        raise UsageError("a bundle has to be unpacked to be planned", hint=f"labctl unbundle {bundle}")
     with progress(quiet) as listener:
-        unpacked = unbundle(bundle, listener=listener)
-    return unpacked.folder, provider or unpacked.provider
+        return arrival.bring(bundle, options, listener)
 
 
 def _rehearse_up(draft: Draft, only_locked: bool, as_json: bool) -> None:
@@ -86,7 +97,8 @@ def _rehearse_up(draft: Draft, only_locked: bool, as_json: bool) -> None:
         show_plan(draft.plan, diff)
 
 
-def _tell_up(outcome: Outcome, lab: Path, as_json: bool) -> None:
+def _tell_up(outcome: Outcome, lab: Path, arrived: str, as_json: bool) -> None:
+    """arrived: the checkpoint that the lab came with just now."""
     plan = outcome.plan
     if as_json:
         say_json(
@@ -96,9 +108,14 @@ def _tell_up(outcome: Outcome, lab: Path, as_json: bool) -> None:
                 "provider": plan.provider,
                 "changes": outcome.changes,
                 "started": outcome.started,
+                "arrived": arrived or None,
                 "seconds": round(outcome.seconds, 2),
             }
         )
+    elif arrived:
+        say(f"{plan.lab}/{plan.instance} is up on {plan.provider}, as of the checkpoint {arrived}.")
+        where = shlex.quote(str(lab))
+        remark(f"Next: labctl status {where} | labctl snapshot list {where} | labctl reset {where}")
     elif outcome.unchanged:
         say(f"{plan.lab}/{plan.instance} is up; nothing had to change.")
     else:

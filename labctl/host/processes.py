@@ -29,6 +29,13 @@ class ProcessId:
         """Whether exactly this process still runs (a zombie does not)."""
         return self._process() is not None
 
+    def argv(self) -> tuple[str, ...]:
+        """Its arguments; none where it is gone."""
+        process = self._process()
+        with contextlib.suppress(psutil.Error):
+            return tuple(process.cmdline()) if process is not None else ()
+        return ()
+
     def stop(self, *, grace: float = 5.0) -> None:
         """Ask it to end, wait ``grace`` seconds, then kill it. No error where it is gone."""
         process = self._process()

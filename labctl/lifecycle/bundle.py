@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from labctl.lifecycle import archive, converge, lab_folder, lockfile, pins
 from labctl.lifecycle.lab_folder import LOCK_NAME
 from labctl.lifecycle.locate import Draft
 from labctl.lifecycle.lockfile import Lock
-from labctl.lifecycle.manifest import LabFile, Manifest
+from labctl.lifecycle.manifest import Carried, LabFile, Manifest
+from labctl.lifecycle.pins import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +44,37 @@ def bundle(draft: Draft, output: Path | None = None, listener: Listener = ignore
     The same lab and images give the same bytes. Raises UsageError, ImageError, HostError, SpecError.
     """
     target = output or Path(f"{draft.plan.lab}{archive.SUFFIX}")
-    _check_output(target)
+    check_output(target)
     if foreign := pins.foreign(draft):
         raise UsageError(
             f"labctl does not have {', '.join(foreign)}, which Vagrant fetches by name", hint="Use labctl's own images."
         )
-    began = time.monotonic()
     path = lockfile.path_of(draft.spec.file)
     lock = lockfile.read(path) or Lock(path)
-    pinned, travellers = _parcels(draft, lock, listener)
-    lock = lock.with_pins(draft.backend.name, tuple(pinned))
+    return pack(draft, target, lock, _digests(draft, lock, listener), listener=listener)
+
+
+@dataclass(frozen=True, slots=True)
+class Cargo:
+    """A checkpoint that goes in. sources: the file of each of its disks, by digest."""
+
+    checkpoint: Carried
+    sources: Mapping[str, Path]
+
+
+def pack(
+    draft: Draft,
+    target: Path,
+    lock: Lock,
+    digests: Mapping[Wanted, str],
+    *,
+    cargo: Cargo | None = None,
+    listener: Listener = ignore,
+) -> Bundled:
+    """Write a lab's folder, images and a checkpoint to a file. digests: of the images. Raises as ``bundle`` does."""
+    began = time.monotonic()
+    pinned, travellers = _parcels(draft, lock, digests)
+    path, lock = lock.file, lock.with_pins(draft.backend.name, tuple(pinned))
     collected = lab_folder.collect(draft.spec, (target.absolute(), path))
     for reason in collected.skipped:
         listener(Event("warning", "bundle", message=f"left out {reason}"))
@@ -64,10 +87,12 @@ def bundle(draft: Draft, output: Path | None = None, listener: Listener = ignore
         ]
         lab_files.sort(key=lambda pair: pair[0].path)
         parcels = tuple(parcel for parcel, _ in travellers)
-        contents = Manifest(draft.plan.lab, draft.backend.name, tuple(f for f, _ in lab_files), parcels)
+        carried = cargo.checkpoint if cargo else None
+        contents = Manifest(draft.plan.lab, draft.backend.name, tuple(f for f, _ in lab_files), parcels, carried)
         sources = {f"lab/{file.path}": path for file, path in lab_files}
         for parcel, folder in travellers:
             sources |= {f"images/{part.sha256}": folder / part.name for part in parcel.parts}
+        sources |= {f"checkpoint/{sha256}": path for sha256, path in (cargo.sources if cargo else {}).items()}
         blobs = tuple(contents.blobs())
         total = sum(blob.size for blob in blobs)
 
@@ -84,12 +109,16 @@ def bundle(draft: Draft, output: Path | None = None, listener: Listener = ignore
     )
 
 
-def _parcels(draft: Draft, lock: Lock, listener: Listener) -> tuple[list[Pin], list[tuple[Parcel, Path]]]:
-    """The images that go in, pinned, and each as a parcel with the folder of its files."""
+def _digests(draft: Draft, lock: Lock, listener: Listener) -> dict[Wanted, str]:
+    """The images that the lock file names, or the current ones."""
     held = draft.backend.name in lock.providers
     choice = pins.choose(draft, listener, only_locked=True) if held else pins.Choice()
     images = converge.boot_images(draft.plan, draft.backend.images, listener, choice.images)
-    digests = {machine.boots_from: images[machine.name].digest for machine in draft.plan.machines if images}
+    return {machine.boots_from: images[machine.name].digest for machine in draft.plan.machines if images}
+
+
+def _parcels(draft: Draft, lock: Lock, digests: Mapping[Wanted, str]) -> tuple[list[Pin], list[tuple[Parcel, Path]]]:
+    """The images that go in, pinned, and each as a parcel with the folder of its files."""
     found = []
     for name, packages in pins.wanted(draft):
         pin = pinning.pin(Image(name, digests[name, packages], Path()), packages)
@@ -98,7 +127,8 @@ def _parcels(draft: Draft, lock: Lock, listener: Listener) -> tuple[list[Pin], l
     return found, [transfer.parcel(pin, draft.backend.images or "") for pin in found]
 
 
-def _check_output(target: Path) -> None:
+def check_output(target: Path) -> None:
+    """Refuse to write where something else is. Raises UsageError."""
     if target.exists():
         if not target.is_file():
             raise UsageError(f"{target} is no file", hint="Name a file: labctl bundle --output FILE.")

@@ -7,7 +7,7 @@ crash at any point leaves what ``mend`` can tell apart: half a checkpoint, which
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from labctl.errors import LabctlError, ProviderError, UsageError
@@ -52,37 +52,44 @@ def save(lab: Running, name: str, *, automatic: bool = False, listener: Listener
                 hint=f"Choose another name, or labctl snapshot delete {name} first.",
             )
         states = _settled(lab)
-        machines = list(states)
-        running = [machine for machine in machines if states[machine] == "running"]
-        checkpoint = Checkpoint(
-            new_id(),
-            name,
-            lab.plan,
-            notes.current(),
-            files=lab.record.files,
-            machines={machine: "running" if machine in running else "stopped" for machine in machines},
-            sealed=lab.record.sealed,
-            automatic=automatic,
-        )
-        notes.write(checkpoint)
-        began = time.monotonic()
-        try:
-            checkpoint = replace(checkpoint, witnesses=witness.leave(lab, running, checkpoint.key))
-            checkpoint = replace(checkpoint, skew=_keep(engine, checkpoint, running, listener))
-            # Before it counts as whole: without another mark in its place, this one would prove nothing.
-            marked = witness.leave(lab, checkpoint.witnesses, witness.replaced(checkpoint.key), soon=True)
-            checkpoint = replace(checkpoint, witnesses=marked)
-        except BaseException:
-            _discard(engine, notes, checkpoint)
-            raise
-        notes.write(replace(checkpoint, complete=True))
-        notes.set_current(checkpoint.id)
-        if unmarked := sorted(set(running) - set(marked)):
-            listener(
-                Event("warning", "save", message=f"a restore will not be proven in {', '.join(unmarked)}: no mark")
-            )
-        listener(Event("done", "save", message=name, seconds=time.monotonic() - began))
-        return replace(checkpoint, complete=True)
+        return keep(lab, Checkpoint(new_id(), name, lab.plan, automatic=automatic), states, listener=listener)
+
+
+def keep(
+    lab: Running, checkpoint: Checkpoint, states: Mapping[str, MachineState], *, listener: Listener = ignore
+) -> Checkpoint:
+    """Save what a checkpoint is begun with; all that it can say of the lab is filled in here.
+
+    states: of every machine: running or stopped. The caller holds the instance's lock. Gives the whole checkpoint;
+    where it fails, there is none.
+    """
+    engine, notes = _engine(lab), CheckpointFolder(lab.folder)
+    machines = list(states)
+    running = [machine for machine in machines if states[machine] == "running"]
+    checkpoint = replace(
+        checkpoint,
+        parent=notes.current(),
+        files=lab.record.files,
+        machines={machine: "running" if machine in running else "stopped" for machine in machines},
+        sealed=lab.record.sealed,
+    )
+    notes.write(checkpoint)
+    began = time.monotonic()
+    try:
+        checkpoint = replace(checkpoint, witnesses=witness.leave(lab, running, checkpoint.key))
+        checkpoint = replace(checkpoint, skew=_keep(engine, checkpoint, running, listener))
+        # Before it counts as whole: without another mark in its place, this one would prove nothing.
+        marked = witness.leave(lab, checkpoint.witnesses, witness.replaced(checkpoint.key), soon=True)
+        checkpoint = replace(checkpoint, witnesses=marked)
+    except BaseException:
+        _discard(engine, notes, checkpoint)
+        raise
+    checkpoint = notes.write(replace(checkpoint, complete=True))
+    notes.set_current(checkpoint.id)
+    if unmarked := sorted(set(running) - set(marked)):
+        listener(Event("warning", "save", message=f"a restore will not be proven in {', '.join(unmarked)}: no mark"))
+    listener(Event("done", "save", message=checkpoint.name, seconds=time.monotonic() - began))
+    return checkpoint
 
 
 def restore(lab: Running, name: str, *, listener: Listener = ignore) -> Checkpoint:

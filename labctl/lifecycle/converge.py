@@ -49,8 +49,8 @@ def difference(draft: Draft) -> PlanDiff:
 
     Raises UsageError where ``up`` would refuse, because the instance is another lab's.
     """
-    _check_ownership(draft)
-    return _decide(draft, _file_digests(draft.spec, draft.plan))
+    check_ownership(draft)
+    return _decide(draft, file_digests(draft.spec, draft.plan))
 
 
 def up(
@@ -68,10 +68,10 @@ def up(
     choice = pins.choose(draft, listener, only_locked=only_locked)
     with locked(draft.folder.lab, draft.folder.instance):
         draft = replace(draft, record=draft.folder.record())  # it may have changed while we had no lock
-        _check_ownership(draft)
+        check_ownership(draft)
         draft = _mended(draft, listener)
         engine = engine_of(draft.backend)
-        digests = _file_digests(draft.spec, draft.plan)
+        digests = file_digests(draft.spec, draft.plan)
         diff = _decide(draft, digests)
         provider = engine(draft.folder.engine, listener)
         record = _record(draft, digests)
@@ -199,7 +199,7 @@ def _with_files(change: Change, known: Mapping[str, str], digests: Mapping[str, 
     return change
 
 
-def _file_digests(spec: LabSpec, plan: LabPlan) -> dict[str, str]:
+def file_digests(spec: LabSpec, plan: LabPlan) -> dict[str, str]:
     """Machine name to a digest of the files its steps name; machines without such files are left out."""
     return {machine.name: digest for machine in plan.machines if (digest := _digest_of(machine, spec.root))}
 
@@ -219,8 +219,8 @@ def _all_running(observed: Observed, plan: LabPlan) -> bool:
     return not (observed.leftovers or observed.faults) and running >= {machine.name for machine in plan.machines}
 
 
-def _check_ownership(draft: Draft) -> None:
-    """One name on a host means one lab and one provider."""
+def check_ownership(draft: Draft) -> None:
+    """One name on a host means one lab and one provider. Raises UsageError, LabctlError where it is half there."""
     record = draft.record
     if record is None:
         return
@@ -233,6 +233,11 @@ def _check_ownership(draft: Draft) -> None:
         raise UsageError(
             f"{record.lab}/{record.instance} runs on {record.provider}, not on {draft.backend.name}",
             hint="labctl destroy it first, or choose another --instance.",
+        )
+    if record.phase == "arriving":
+        raise LabctlError(
+            f"{record.lab}/{record.instance} was being brought in with a checkpoint, and that was interrupted",
+            hint="labctl up with that file brings it in anew; labctl destroy removes what is there.",
         )
     if record.phase == "destroying":
         raise LabctlError(

@@ -5,6 +5,7 @@ where it has made every machine anew. After an ``up`` that changed some machines
 as it is, and ``up`` says so; who wants the present state instead deletes that one and saves another by the same name.
 One that a user has saved is the user's: ``reset`` goes back to it, ``up`` leaves it alone. Engines that take long for a
 snapshot, or keep disks in another form from then on, are not made to take one: there users save ``fresh`` themselves.
+A lab that came in a file with a checkpoint was made by that: ``reset`` goes back to it where there is no ``fresh``.
 """
 
 from __future__ import annotations
@@ -50,17 +51,18 @@ def keep(folder: InstanceFolder, outcome: Outcome, *, listener: Listener = ignor
 
 
 def reset(lab: Running, *, listener: Listener = ignore) -> Checkpoint:
-    """Put all machines back to ``fresh``; what has happened in them since is gone.
+    """Put all machines back to ``fresh``, or to what they came with; what has happened in them since is gone.
 
     Raises UsageError where there is none or where it is of other machines, and what ``checkpoint.restore`` raises.
     """
-    if _there(lab.folder) is None:
+    found = _there(lab.folder) or next((one for one in CheckpointFolder(lab.folder).whole() if one.origin), None)
+    if found is None:
         raise UsageError(
             f"{lab.plan.lab}/{lab.plan.instance} has no checkpoint called {NAME!r} to go back to",
             details="`labctl up` keeps one on qemu when it has made all machines anew, unless it was told --no-fresh.",
             hint=f"labctl snapshot save {NAME} makes the present state the one to go back to.",
         )
-    return checkpoint.restore(lab, NAME, listener=listener)
+    return checkpoint.restore(lab, found.name, listener=listener)
 
 
 def _there(folder: InstanceFolder) -> Checkpoint | None:

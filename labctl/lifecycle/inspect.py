@@ -52,7 +52,7 @@ class LabStatus:
         if self.busy:
             return "changing"
         states = [row.status.state for row in self.rows]
-        if self.phase == "changing" or self.interrupted:
+        if self.phase in ("changing", "arriving") or self.interrupted:
             return "interrupted"
         if self.phase == "destroying":
             return "half destroyed"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from labctl.errors import UsageError
 from labctl.host import files
-from labctl.lifecycle import manifest
+from labctl.lifecycle import manifest, manifest_schema
 from labctl.lifecycle.archive import SUFFIX
 from labctl.lifecycle.manifest import LabFile
 from labctl.spec.model import FileStep, LabSpec, ScriptStep
@@ -50,8 +50,8 @@ def collect(spec: LabSpec, replaced: Sequence[Path] = ()) -> Collected:
     names = sorted(found)
     if problem := manifest.strange_paths(names):
         raise UsageError(f"the lab cannot be bundled: {problem}", hint="Rename it, or move it out of the lab's folder.")
-    if len(names) > manifest.MAX_FILES - 1:
-        raise UsageError(f"the lab's folder has {len(names)} files; a bundle takes {manifest.MAX_FILES - 1}")
+    if len(names) > manifest_schema.MAX_FILES - 1:
+        raise UsageError(f"the lab's folder has {len(names)} files; a bundle takes {manifest_schema.MAX_FILES - 1}")
     return Collected(tuple(_fact(name, found[name]) for name in names), tuple(found[n] for n in names), tuple(skipped))
 
 

@@ -1,82 +1,28 @@
 """The table of contents of a bundle: what is in it, how large, with which digests. Whoever reads one believes nothing.
 
-Form: JSON, version 1, checked against ``_SCHEMA`` before any value is used. ``checkpoints`` is empty in this version; a
-labctl that can restore one finds its files' digests in the same table.
+Form: JSON, checked against its schema before any value is used. Version 2 is that of a bundle with a checkpoint, so
+that a labctl that could not restore it says so; all others are version 1.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from labctl import __version__
 from labctl.errors import LabctlError
 from labctl.images.transfer import Parcel, Part
+from labctl.lifecycle.manifest_schema import FORMAT, SCHEMA, VERSION
 
-FORMAT = "labctl-bundle"
-VERSION = 1
 MAX_BYTES = 16 << 20
 """Of the table itself: thousands of files and packages fit in."""
 
-MAX_FILES = 20_000
-_LARGEST = 1 << 41  # bytes of one file: 2 TiB, as the largest disk
-
 # One part of a path, as every file system takes it: no separators, no control characters, no dot or blank at its end.
 _PART = re.compile(r'[^\x00-\x1f\x7f/\\:*?"<>|]{1,255}')
-
-_SHA256 = {"type": "string", "pattern": r"^[0-9a-f]{64}\Z"}
-_SIZE = {"type": "integer", "minimum": 0, "maximum": _LARGEST}
-_TEXT = {"type": "string", "maxLength": 1000}
-_WORD = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9+.~:_-]{0,127}\Z"}
-
-
-def _record(**properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": sorted(properties),
-        "additionalProperties": False,
-    }
-
-
-_SCHEMA = _record(
-    format={"const": FORMAT},
-    version={"const": VERSION},
-    labctl=_WORD,
-    lab={"type": "string", "pattern": r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z"},
-    provider=_WORD,
-    files={
-        "type": "array",
-        "minItems": 1,
-        "maxItems": MAX_FILES,
-        "items": _record(
-            path={"type": "string", "maxLength": 1000}, size=_SIZE, sha256=_SHA256, executable={"type": "boolean"}
-        ),
-    },
-    images={
-        "type": "array",
-        "maxItems": 1000,
-        "items": _record(
-            image=_TEXT,
-            user=_TEXT,
-            cmdline=_TEXT,
-            packages={"type": "array", "items": _WORD, "maxItems": 1000},
-            files={
-                "type": "array",
-                "minItems": 1,
-                "maxItems": 8,
-                "items": _record(name=_WORD, size=_SIZE, sha256=_SHA256),
-            },
-            left_out={"type": "object", "propertyNames": _WORD, "additionalProperties": _SHA256, "maxProperties": 8},
-            versions={"type": "object", "propertyNames": _WORD, "additionalProperties": _WORD, "maxProperties": 20_000},
-        ),
-    },
-    checkpoints={"type": "array", "maxItems": 0},
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +33,40 @@ class LabFile:
     size: int
     sha256: str
     executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedDisk:
+    """A disk with one snapshot of a machine in it. size is in bytes."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedMachine:
+    """A machine's part of a checkpoint. marked: it has a mark to know the state again by. needs: as in ``Crate``."""
+
+    name: str
+    state: Literal["running", "stopped"]
+    marked: bool
+    disks: tuple[CarriedDisk, ...]
+    needs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A checkpoint on its way. id: its id where it was saved, which its marks have. created: seconds since the epoch.
+
+    instance: the one that it was saved of, after which NICs have their MACs.
+    """
+
+    id: str
+    name: str
+    instance: str
+    created: int
+    sealed: bool
+    machines: tuple[CarriedMachine, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +87,11 @@ class Manifest:
     provider: str
     files: tuple[LabFile, ...]
     images: tuple[Parcel, ...]
+    checkpoint: Carried | None = None
     labctl: str = __version__
 
     def blobs(self) -> Iterator[Blob]:
-        """What follows the table in the archive, in this order: the lab's files, then those of images."""
+        """What follows the table in the archive, in this order: the lab's files, those of images, the checkpoint's."""
         for file in self.files:
             yield Blob(f"lab/{file.path}", file.size, file.sha256)
         seen = set[str]()
@@ -119,12 +100,17 @@ class Manifest:
                 if part.sha256 not in seen:
                     seen.add(part.sha256)
                     yield Blob(f"images/{part.sha256}", part.size, part.sha256, packed=parcel.is_box)
+        seen = set()
+        for disk in (disk for one in self.checkpoint.machines for disk in one.disks) if self.checkpoint else ():
+            if disk.sha256 not in seen:
+                seen.add(disk.sha256)
+                yield Blob(f"checkpoint/{disk.sha256}", disk.size, disk.sha256)
 
     def to_bytes(self) -> bytes:
         """The table as it stands in the archive. The same contents give the same bytes."""
         value = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": VERSION if self.checkpoint else 1,
             "labctl": self.labctl,
             "lab": self.lab,
             "provider": self.provider,
@@ -132,7 +118,7 @@ class Manifest:
                 {"path": f.path, "size": f.size, "sha256": f.sha256, "executable": f.executable} for f in self.files
             ],
             "images": [_parcel_json(parcel) for parcel in self.images],
-            "checkpoints": [],
+            "checkpoints": [asdict(self.checkpoint)] if self.checkpoint else [],
         }
         return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
@@ -153,7 +139,7 @@ def read(data: bytes) -> Manifest:
         )
     from jsonschema import Draft202012Validator
 
-    found = next(Draft202012Validator(_SCHEMA).iter_errors(value), None)
+    found = next(Draft202012Validator(SCHEMA).iter_errors(value), None)
     if found is not None:
         place = "/".join(str(step) for step in found.absolute_path)
         refuse(f"its table of contents is wrong at {place or 'the top'}: {found.message[:200]!r}")
@@ -163,11 +149,16 @@ def read(data: bytes) -> Manifest:
     images = tuple(_parcel(entry, value["provider"]) for entry in value["images"])
     if len({(parcel.image, parcel.packages) for parcel in images}) != len(images):
         refuse("it has an image twice")
+    if bool(value["checkpoints"]) != (value["version"] == VERSION):
+        refuse("its version and its checkpoint do not go together")
+    checkpoint = _carried(value["checkpoints"][0]) if value["checkpoints"] else None
+    parts: list[Part | CarriedDisk] = [part for parcel in images for part in parcel.parts]
+    parts += [disk for one in checkpoint.machines for disk in one.disks] if checkpoint else []
     sizes: dict[str, int] = {}
-    for part in (part for parcel in images for part in parcel.parts):
+    for part in parts:
         if sizes.setdefault(part.sha256, part.size) != part.size:
             refuse(f"it says two sizes of the content {part.sha256[:12]}")
-    return Manifest(value["lab"], value["provider"], files, images, value["labctl"])
+    return Manifest(value["lab"], value["provider"], files, images, checkpoint, value["labctl"])
 
 
 def strange_paths(paths: list[str]) -> str:
@@ -224,6 +215,16 @@ def _parcel(entry: dict[str, Any], provider: str) -> Parcel:
         entry["left_out"],
         entry["versions"],
     )
+
+
+def _carried(entry: dict[str, Any]) -> Carried:
+    machines = tuple(
+        CarriedMachine(**{**one, "disks": tuple(CarriedDisk(**disk) for disk in one["disks"])})
+        for one in entry["machines"]
+    )
+    if len({one.name for one in machines}) != len(machines):
+        refuse("it has a machine twice")
+    return Carried(**{**entry, "machines": machines})
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

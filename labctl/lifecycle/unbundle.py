@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from labctl.images.transfer import Delivery
 from labctl.lifecycle import archive, lab_folder, lockfile, manifest
 from labctl.lifecycle.archive import Reader
 from labctl.lifecycle.lab_folder import BUNDLE_MARK, LOCK_NAME
-from labctl.lifecycle.manifest import Blob, LabFile, Manifest
+from labctl.lifecycle.manifest import Blob, Carried, CarriedDisk, LabFile, Manifest
 from labctl.providers import PROVIDERS
 
 _SPARE = 64 << 20  # bytes that stay free on a disk
@@ -38,9 +38,16 @@ class Unbundled:
     images: tuple[str, ...]
     added: tuple[str, ...]
     fresh: bool
+    checkpoint: Carried | None = None
 
 
-def unbundle(file: Path, folder: Path | None = None, listener: Listener = ignore) -> Unbundled:
+Hold = Callable[[Manifest], Path | None]
+"""Where the disks of a bundle's checkpoint go, by their digests, or None. Asked before anything is written."""
+
+
+def unbundle(
+    file: Path, folder: Path | None = None, listener: Listener = ignore, *, hold: Hold = lambda _: None
+) -> Unbundled:
     """Check a bundle from end to end; only then put its images into the store and its lab into ``folder``.
 
     folder: by default one with the lab's name in the current folder. One that is there already must hold the very same
@@ -51,6 +58,7 @@ def unbundle(file: Path, folder: Path | None = None, listener: Listener = ignore
         contents = reader.contents
         if contents.provider not in PROVIDERS:
             manifest.refuse(f"it is for the provider {contents.provider!r}, which this labctl does not know")
+        stage = hold(contents) if contents.checkpoint else None
         place = folder or Path(contents.lab)
         target = place.absolute()
         fresh = _is_free(target, contents.files)
@@ -58,9 +66,9 @@ def unbundle(file: Path, folder: Path | None = None, listener: Listener = ignore
         began = time.monotonic()
         deliveries = [stack.enter_context(transfer.receive(parcel)) for parcel in contents.images]
         draft = stack.enter_context(_draft(target))
-        _check_space(contents, deliveries, target)
+        _check_space(contents, deliveries, target, stage)
         with _written(target):
-            _unpack(reader, draft, deliveries, listener)
+            _unpack(reader, draft, deliveries, stage, listener)
             files.write_atomic(draft / BUNDLE_MARK, _MARK_TEXT)  # over a file of that name in the bundle
         _check_lock(draft / LOCK_NAME, contents)
         for delivery in deliveries:
@@ -81,6 +89,7 @@ def unbundle(file: Path, folder: Path | None = None, listener: Listener = ignore
         tuple(parcel.pin.title for parcel in contents.images),
         tuple(delivery.parcel.pin.title for delivery in deliveries if delivery.kept is not None),
         fresh,
+        contents.checkpoint,
     )
 
 
@@ -92,7 +101,9 @@ def _check_lock(path: Path, contents: Manifest) -> None:
         manifest.refuse("its lock file names other images than it holds")
 
 
-def _unpack(reader: Reader, draft: Path, deliveries: Sequence[Delivery], listener: Listener) -> None:
+def _unpack(
+    reader: Reader, draft: Path, deliveries: Sequence[Delivery], stage: Path | None, listener: Listener
+) -> None:
     """Everything, in the archive's order; each digest is checked."""
     total, done = sum(blob.size for blob in reader.contents.blobs()), 0
 
@@ -101,14 +112,21 @@ def _unpack(reader: Reader, draft: Path, deliveries: Sequence[Delivery], listene
         done += count
         listener(Event("progress", "unbundle", message=f"{done >> 20} of {total >> 20} MiB"))
 
-    places = _image_places(deliveries)
+    places = {f"images/{sha256}": paths for sha256, paths in _image_places(deliveries).items()}
+    if stage is not None:
+        places |= {f"checkpoint/{disk.sha256}": [stage / disk.sha256] for disk in _disks(reader.contents)}
     modes = {f"lab/{file.path}": 0o755 if file.executable else 0o644 for file in reader.contents.files}
     for blob in reader.contents.blobs():
-        targets = [draft / blob.name.removeprefix("lab/")] if blob.name in modes else places.get(blob.sha256, [])
+        targets = [draft / blob.name.removeprefix("lab/")] if blob.name in modes else places.get(blob.name, [])
         _place(reader, blob, targets, heard)
         if blob.name in modes:
             targets[0].chmod(modes[blob.name])
     reader.end()
+
+
+def _disks(contents: Manifest) -> Iterator[CarriedDisk]:
+    """Of the checkpoint."""
+    return (disk for one in contents.checkpoint.machines for disk in one.disks) if contents.checkpoint else iter(())
 
 
 def _image_places(deliveries: Sequence[Delivery]) -> dict[str, list[Path]]:
@@ -181,11 +199,13 @@ def _written(target: Path) -> Iterator[None]:
         raise files.explained(target, error) from error
 
 
-def _check_space(contents: Manifest, deliveries: Sequence[Delivery], target: Path) -> None:
+def _check_space(contents: Manifest, deliveries: Sequence[Delivery], target: Path, stage: Path | None) -> None:
     """Refuse before the first byte what cannot fit; sizes are those of the table of contents. Raises HostError."""
     images = {p.sha256: p.size for d in deliveries if d.folder is not None for p in d.parcel.parts}
     needs = [(target, sum(file.size for file in contents.files))]
     needs += [(d.folder, sum(images.values())) for d in deliveries if d.folder is not None][:1]
+    if stage is not None:  # and as much again, because the machines are saved once when they are here
+        needs.append((stage / "disks", 2 * sum({disk.sha256: disk.size for disk in _disks(contents)}.values())))
     for place, size in needs:
         free = shutil.disk_usage(place.parent).free
         if size + _SPARE > free:

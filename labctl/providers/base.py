@@ -31,7 +31,8 @@ class Capabilities:
     promiscuous: a NIC can be given other NICs' unicast, and NICs without it do not get it. isolated_ports: ``peers:
     false`` is held on the host side. egress: a declared way out can be given while the host stays closed. seal: the
     management NIC can go away. checkpoints: lab-wide checkpoints. console: a serial console can be attached. fresh:
-    checkpoints are so cheap that ``up`` keeps one of every new lab by itself.
+    checkpoints are so cheap that ``up`` keeps one of every new lab by itself. freight: a checkpoint can be taken to
+    another host.
     """
 
     promiscuous: bool
@@ -42,6 +43,7 @@ class Capabilities:
     console: bool
     windows: bool
     fresh: bool = False
+    freight: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,49 @@ class Checkpoints(ABC):
         return {}
 
 
+@dataclass(frozen=True, slots=True)
+class Crate:
+    """A snapshot of a machine outside of any instance. disks: a file for each disk; the first has the memory too.
+
+    needs: what that memory can only be loaded into: a name for people, and what it has to be. Empty without memory.
+    """
+
+    disks: tuple[Path, ...]
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+
+class Freight(ABC):
+    """Machines' snapshots out of one instance and into another, on another host; keys are those of ``Checkpoints``.
+
+    Different machines may be worked on at the same time. Each verb raises ProviderError, HostError.
+    """
+
+    @abstractmethod
+    def pack(self, machine: str, key: str, folder: Path) -> Crate:
+        """Write a snapshot to files in a folder that hold nothing else of the machine, which goes on meanwhile.
+
+        Raises UsageError for a machine that was not provisioned to its end.
+        """
+
+    @abstractmethod
+    def offers(self, machine: str) -> Mapping[str, str]:
+        """What this host has of what a crate may need for the job's machine, by the same names."""
+
+    @abstractmethod
+    def unpack(self, machine: str, key: str, crate: Crate, *, memory: bool) -> None:
+        """Make a machine, which must not exist, of a crate whose files it takes; it does not start.
+
+        ``Checkpoints.restore`` puts it into the state of the key then: paused, or stopped where ``memory`` is False.
+        What the files say is not believed. Raises ProviderError for one that is not what ``pack`` writes.
+        """
+
+    @abstractmethod
+    def settle(self, machines: Sequence[str], was: LabPlan) -> None:
+        """Make unpacked machines those of the job: start those that do not run, give all the instance's own keys,
+        random numbers and addresses. was: the plan of the instance that they come from. Raises GuestError, too.
+        """
+
+
 class Provider(ABC):
     """An engine that runs plans. One object serves one instance; ``workdir`` is the provider's own folder in it.
 
@@ -325,6 +370,11 @@ class Provider(ABC):
     def checkpoints(self, plan: LabPlan) -> Checkpoints | None:
         """Snapshots of the plan's machines, or None where the engine has none."""
         _ = plan
+        return None
+
+    def freight(self, job: Job) -> Freight | None:
+        """What takes snapshots of the job's machines to other hosts and brings them here, or None."""
+        _ = job
         return None
 
     def disk_use(self) -> int | None:

@@ -21,7 +21,8 @@ from labctl.state.record import InstanceFolder
 
 VERSION = 1
 _ID = re.compile(r"[0-9a-f]{12}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+"""What can name a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Checkpoint:
     checkpoint that the instance went on from. created: seconds since the epoch. files: as in the record. machines: name
     to ``running`` or ``stopped``. skew: seconds between the first and the last machine standing still; None where fewer
     than two ran. witnesses: machines in which labctl left a mark to know the state again by. sealed: whether the
-    management path was cut. automatic: labctl has made it by itself.
+    management path was cut. automatic: labctl has made it by itself. origin: the id that it had on the host that it
+    came from in a file, ``""`` for one that was saved here first.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Checkpoint:
     witnesses: tuple[str, ...] = ()
     sealed: bool = False
     automatic: bool = False
+    origin: str = ""
     labctl: str = __version__
     version: int = VERSION
 
@@ -183,7 +186,7 @@ def new_id() -> str:
 
 def check_name(name: str) -> None:
     """Raises UsageError for what cannot name a checkpoint."""
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} cannot name a checkpoint", hint="Use letters, digits and ._- with a letter or digit first."
         )

@@ -17,7 +17,8 @@ from labctl.plan.model import LabPlan
 from labctl.plan.show import from_json, to_json
 
 RECORD_VERSION = 1
-Phase = Literal["changing", "up", "down", "destroying"]
+Phase = Literal["changing", "arriving", "up", "down", "destroying"]
+"""What labctl is at, or was when it was interrupted. arriving: a checkpoint out of a file is being unpacked."""
 
 _README = """\
 This folder belongs to labctl. It holds one running copy (an instance) of one lab.

@@ -27,6 +27,7 @@ from labctl.providers.base import (
     Provider,
 )
 from labctl.providers.fake.checkpoints import FakeCheckpoints
+from labctl.providers.fake.freight import FakeFreight
 from labctl.providers.fake.notes import FakeMachine, Notes
 
 
@@ -42,7 +43,9 @@ class FakeProvider(Provider):
     @classmethod
     def capabilities(cls, plan: LabPlan | None = None) -> Capabilities:
         _ = plan  # it can do as much for every plan
-        return Capabilities(True, True, True, True, checkpoints=True, console=False, windows=True, fresh=True)
+        return Capabilities(
+            True, True, True, True, checkpoints=True, console=False, windows=True, fresh=True, freight=True
+        )
 
     @classmethod
     def footprint(cls, plan: LabPlan, machine: MachinePlan, image: BootImage | None) -> Footprint:
@@ -119,6 +122,9 @@ class FakeProvider(Provider):
     def checkpoints(self, plan: LabPlan) -> FakeCheckpoints:
         _ = plan
         return FakeCheckpoints(self._notes)
+
+    def freight(self, job: Job) -> FakeFreight:
+        return FakeFreight(self._notes, job)
 
     def disk_use(self) -> int:
         return allocated(self.workdir)

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from labctl.host.files import write_json
 from labctl.host.runner import CommandError, Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.base import Checkpoints, SnapshotSize
-from labctl.providers.qemu import disks, shares, vm, way_in
+from labctl.providers.qemu import disks, habitat, shares, vm, way_in
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.qmp import Monitor, monitor
@@ -36,6 +36,37 @@ _SECONDS = 900.0
 _POLL_SECONDS = 0.01
 # What of a record belongs to the guest's state; the rest belongs to its process.
 _OF_THE_GUEST = ("image", "disk", "hardware", "personality", "steps", "steps_done", "complete", "template", "copied")
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is kept of a snapshot beside the disk. needs: what its memory can only be loaded into, as in ``habitat``.
+
+    It is empty without memory, and of snapshots of a labctl that did not note it.
+    """
+
+    running: bool
+    record: MachineRecord
+    needs: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, layout: Layout, machine: str, key: str) -> Note:
+        """Of a machine's snapshot. Raises ProviderError."""
+        try:
+            value = json.loads(note_file(layout, machine, key).read_text(encoding="utf-8"))
+            return cls(bool(value["running"]), MachineRecord(**value["record"]), dict(value.get("needs", {})))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ProviderError(f"{machine} has no whole snapshot {key}", details=str(error)) from error
+
+    def write(self, path: Path) -> None:
+        """Keep it."""
+        value = {"running": self.running, "record": asdict(self.record), "needs": dict(self.needs)}
+        write_json(path, value, mode=0o600)
+
+
+def note_file(layout: Layout, machine: str, key: str) -> Path:
+    """Where the note of a snapshot is."""
+    return layout.machine(machine).folder / f"{key}.json"
 
 
 class QemuCheckpoints(Checkpoints):
@@ -92,18 +123,20 @@ class QemuCheckpoints(Checkpoints):
 
     def save(self, machine: str, key: str) -> None:
         record = self._record(machine)
-        running = vm.find(self._layout, record) is not None
-        if running:
-            self._save_running(record, key)
+        process = vm.find(self._layout, record)
+        needs: Mapping[str, str] = {}
+        if process is not None:
+            needs = self._save_running(record, key, process.argv())
         else:
             for disk in self._disks(machine):
                 self._qemu_img("-c", key, disk)
-        write_json(self._note(machine, key), {"running": running, "record": asdict(record)}, mode=0o600)
+        Note(process is not None, record, needs).write(note_file(self._layout, machine, key))
 
-    def _save_running(self, record: MachineRecord, key: str) -> None:
+    def _save_running(self, record: MachineRecord, key: str, argv: Sequence[str]) -> Mapping[str, str]:
         """Without the way in: a state that has one can only be loaded where there is one, so in no sealed machine."""
         names = self._nodes(record.name)
         with self._monitor(record.name) as session:
+            needs = habitat.of(argv, habitat.release(session.execute("query-version")))
             joined = way_in.joined(session)
             try:
                 way_in.cut(session)
@@ -111,9 +144,11 @@ class QemuCheckpoints(Checkpoints):
             finally:
                 if joined:
                     vm.open_way_in(self._layout, self._plan, record, session)
+        return needs
 
     def restore(self, machine: str, key: str) -> None:
-        running, saved = self._saved(machine, key)
+        note = Note.read(self._layout, machine, key)
+        running, saved = note.running, note.record
         record = self._record(machine)
         process = vm.find(self._layout, record)
         if process is not None and (not running or record.hardware != saved.hardware):
@@ -146,7 +181,7 @@ class QemuCheckpoints(Checkpoints):
             for disk in self._disks(machine):
                 if key in self._runner.run(["qemu-img", "snapshot", "-l", disk], changes=False).text.split():
                     self._qemu_img("-d", key, disk)
-        self._note(machine, key).unlink(missing_ok=True)
+        note_file(self._layout, machine, key).unlink(missing_ok=True)
 
     def keys(self, machine: str) -> frozenset[str]:
         """Those of its present disk, another one made anew has none of them, and of which both halves are there."""
@@ -177,7 +212,7 @@ class QemuCheckpoints(Checkpoints):
     def _made_of(self, machine: str, key: str) -> str | None:
         """What the disk was made from that a snapshot was taken of; None where its note cannot be read."""
         try:
-            return self._saved(machine, key)[1].disk
+            return Note.read(self._layout, machine, key).record.disk
         except ProviderError:
             return None
 
@@ -188,13 +223,6 @@ class QemuCheckpoints(Checkpoints):
                 before = found.get(key, SnapshotSize(0, 0))
                 found[key] = SnapshotSize(before.own + size.own, before.shared + size.shared)
         return found
-
-    def _saved(self, machine: str, key: str) -> tuple[bool, MachineRecord]:
-        try:
-            value = json.loads(self._note(machine, key).read_text(encoding="utf-8"))
-            return bool(value["running"]), MachineRecord(**value["record"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ProviderError(f"{machine} has no whole snapshot {key}", details=str(error)) from error
 
     def _record(self, machine: str) -> MachineRecord:
         record = records.read(self._layout, machine)
@@ -210,9 +238,6 @@ class QemuCheckpoints(Checkpoints):
                 yield session
         except ProviderError as error:
             raise ProviderError(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
-
-    def _note(self, machine: str, key: str) -> Path:
-        return self._layout.machine(machine).folder / f"{key}.json"
 
     def _nodes(self, machine: str) -> list[str]:
         """Names of the machine's disks in QEMU; the memory goes into the first."""

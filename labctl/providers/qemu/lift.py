@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from labctl.errors import ProviderError
 from labctl.events import Event, Listener, Status
@@ -30,7 +30,10 @@ _LOGIN_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Lift:
-    """What all machines of one ``up`` share. ``machine`` may run in several threads at once."""
+    """What all machines of one ``up`` share. ``machine`` may run in several threads at once.
+
+    born: machines whose memory comes from elsewhere, with pairs of a MAC that a NIC has there and its own.
+    """
 
     layout: Layout
     wires: Wires
@@ -39,6 +42,7 @@ class Lift:
     runner: Runner
     listener: Listener
     stop: Stop
+    born: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
     def machine(self, name: str) -> None:
         """Bring one machine up. Every step is noted when it is done, so a repetition goes on where this one ended.
@@ -154,7 +158,9 @@ class Lift:
         return records.write(self.layout, replace(record, personality=wanted.personality_digest))
 
     def _rebirth(self, record: MachineRecord) -> str:
-        """What a copy of a template is told before anything else; may be told again."""
+        """What a copy of a template, or of another's memory, is told before anything else; may be told again."""
+        if record.name in self.born:
+            return guest.rebirth(self.born[record.name])
         return guest.rebirth(templates.macs(self.job.plan.machine(record.name))) if record.copied else ""
 
     def _provision(self, session: Agent, record: MachineRecord, wanted: guest.Wanted) -> MachineRecord:

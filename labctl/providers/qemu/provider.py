@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from labctl.providers.qemu import template as templates
 from labctl.providers.qemu.accelerator import accelerator
 from labctl.providers.qemu.agent import agent
 from labctl.providers.qemu.checkpoints import QemuCheckpoints
+from labctl.providers.qemu.freight import QemuFreight
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.lift import Lift
 from labctl.providers.qemu.observation import observe
@@ -75,6 +77,7 @@ class QemuProvider(Provider):
             console=True,
             windows=False,
             fresh=True,
+            freight=True,
         )
 
     @classmethod
@@ -87,20 +90,13 @@ class QemuProvider(Provider):
         return replace(whole, memory=_COPY_MEMORY, shared=shape, shared_memory=machine.memory)
 
     def up(self, job: Job) -> None:
-        plan, layout = job.plan, self._layout
-        kind = self._kind(plan)
-        self._check(plan, kind)
-        layout.prepare()
-        write_atomic(self._kind_note, f"{kind}\n")
-        disks.check_room(layout)
-        keys.ensure(layout.key, comment=f"labctl {plan.lab}/{plan.instance}", runner=self._runner)
-        self._remove([name for name, action in job.actions.items() if action == "remove"])
-        plant = self._wires(kind)
-        plant.prepare(plan)
         stop = Stop()
-        lift = Lift(layout, plant, job, self._accelerator(job), self._runner, self.listener, stop)
-        failures = in_waves(plan, lift.machine, jobs=job.jobs, stop=stop, listener=self.listener)
-        raise_failures(failures, len(plan.machines))
+        self._settle_in(job.plan)
+        self._remove([name for name, action in job.actions.items() if action == "remove"])
+        lift = self._lift(job, stop)
+        lift.wires.prepare(job.plan)
+        failures = in_waves(job.plan, lift.machine, jobs=job.jobs, stop=stop, listener=self.listener)
+        raise_failures(failures, len(job.plan.machines))
 
     def down(self, plan: LabPlan, machines: Sequence[str]) -> None:
         stop = Stop()
@@ -183,6 +179,14 @@ class QemuProvider(Provider):
 
         return QemuCheckpoints(self._layout, plan, self._runner, prepare=prepare, start=start)
 
+    def freight(self, job: Job) -> QemuFreight:
+        def lift(stop: Stop) -> Lift:
+            self._settle_in(job.plan)
+            return self._lift(job, stop)
+
+        accelerator = functools.cache(lambda: self._accelerator(job))
+        return QemuFreight(self._layout, job, self._runner, accelerator=accelerator, lift=lift)
+
     def console(self, plan: LabPlan, machine: str) -> Path | None:
         self._running(plan, machine)
         return self._layout.machine(machine).console
@@ -214,6 +218,19 @@ class QemuProvider(Provider):
                 hint="labctl down, then labctl up, changes them.",
             )
         return chosen
+
+    def _settle_in(self, plan: LabPlan) -> None:
+        """Make what machines of a plan need before the first of them is made. Raises HostError."""
+        kind = self._kind(plan)
+        self._check(plan, kind)
+        self._layout.prepare()
+        write_atomic(self._kind_note, f"{kind}\n")
+        disks.check_room(self._layout)
+        keys.ensure(self._layout.key, comment=f"labctl {plan.lab}/{plan.instance}", runner=self._runner)
+
+    def _lift(self, job: Job, stop: Stop) -> Lift:
+        plant, accelerator = self._wires(self._kind(job.plan)), self._accelerator(job)
+        return Lift(self._layout, plant, job, accelerator, self._runner, self.listener, stop)
 
     def _wires(self, kind: wires.Kind) -> Wires:
         return wires.make(kind, self._layout, self._runner if self._layout.workdir.exists() else Runner())
