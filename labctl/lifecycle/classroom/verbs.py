@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from labctl.errors import HostError, LabctlError, UsageError
 from labctl.events import Event, Listener, ignore
 from labctl.host.room import free_bytes
-from labctl.lifecycle import capacity, converge, fresh, inspect, pins, proof, teardown
-from labctl.lifecycle.checking import Choice
+from labctl.lifecycle import capacity, converge, fresh, inspect, pins, teardown
 from labctl.lifecycle.classroom import work
 from labctl.lifecycle.classroom.seats import Place
 from labctl.lifecycle.classroom.survey import Intent, refusal, survey
@@ -19,6 +19,9 @@ from labctl.lifecycle.locate import Draft, Running, running
 from labctl.spec.classfile import ClassSpec
 from labctl.spec.problems import choices
 from labctl.state.lock import class_locked
+
+if TYPE_CHECKING:
+    from labctl.lifecycle.checking import Choice
 
 LOOK_JOBS = 8
 
@@ -143,6 +146,7 @@ def verify(
 
     report: a folder that gets one with the reports of each instance.
     """
+    from labctl.lifecycle import proof  # half a second, for this verb alone
 
     def part(place: Place, heard: Listener) -> Done:
         proven = proof.prove(_running(place, heard), checks=checks, listener=heard)

@@ -66,6 +66,7 @@ def each(
             tell(Event("failed", verb, place.instance, error.brief, time.monotonic() - began))
             return Result(place, "failed", time.monotonic() - began, error)
         except (CancelledError, KeyboardInterrupt):
+            stop.set()
             raise
         except Exception as error:  # a bug of ours is one student's trouble too
             found = _bug(error)
@@ -92,7 +93,9 @@ def _gathered(tasks: Sequence[tuple[Place, Callable[[Place], Result]]], jobs: in
     try:
         left = set(futures)
         while left:
-            _, left = wait(left, timeout=0.2)  # short waits, so that Ctrl-C is seen
+            done, left = wait(left, timeout=0.2)  # short waits, so that Ctrl-C is seen
+            for future in done:
+                future.result()
         return tuple(future.result() for future in futures)
     except BaseException:
         stop.set()
