@@ -277,6 +277,35 @@ def ssh_config(
         write_atomic(output, text, mode=0o600)
 
 
+@class_.command("handout")
+def handout(
+    target: ClassArgument = Path(),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Write INSTANCE.html for each of them here.")
+    ] = Path("handouts"),
+    only: OnlyOption = None,
+    jump: Annotated[
+        str | None,
+        typer.Option("--jump", metavar="[USER@]SERVER", help="The server through which students' own computers come."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a sheet for every student or team, one page of HTML to print or to mail: machines, login, tasks, reset.
+
+    The tasks are the lab's README.md.
+    """
+    from labctl.lifecycle.classroom import handout
+
+    spec, chosen = _chosen(target, only)
+    written = handout.write(spec, chosen, output, jump=jump)
+    if as_json:
+        say_json({"class": spec.name, "files": [str(path) for path in written]})
+    elif written:
+        say(f"{len(written)} sheet{'s' * (len(written) > 1)} in {output}.")
+    else:
+        say(f"{spec.name}: nobody is chosen who has an instance.")
+
+
 @class_.command("schema")
 def schema() -> None:
     """Print the JSON Schema of class files, for editors and for reading."""

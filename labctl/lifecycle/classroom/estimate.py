@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from labctl.host.room import Room
 from labctl.lifecycle import capacity
-from labctl.providers.base import Footprint
+from labctl.providers.base import ENGINE_MEMORY, Footprint
 
 Needs = Mapping[str, Footprint]
 """Machine to what its start takes, of one instance; machines that run already are left out."""
@@ -95,6 +95,7 @@ def estimate(needs: Sequence[Needs], bounds: Bounds) -> Estimate:
         ("ports of the loopback", lambda part: len(_all(part)), bounds.ports, False, True),
         ("open files (ulimit -n)", lambda part: _files(part, bounds.jobs), room.files, False, True),
         ("instances that the class may have", len, bounds.instances, False, True),
+        ("disk with what `class reset` goes back to", _disk_fresh, room.disk, True, False),
         ("memory once machines are used", _most, room.memory, True, False),
     )
     return Estimate(len(to_start), tuple(_counted(to_start, *one) for one in counts if one[2] is not None))
@@ -132,6 +133,12 @@ def _memory(needs: Sequence[Needs]) -> int:
 
 def _disk(needs: Sequence[Needs]) -> int:
     return capacity.total("disk", _all(needs)) + capacity.DISK_LEFT if needs else 0
+
+
+def _disk_fresh(needs: Sequence[Needs]) -> int:
+    """A checkpoint takes at most what its machines have of memory."""
+    kept = sum(max(0, one.most_memory - ENGINE_MEMORY) for part in needs for one in part.values())
+    return _disk(needs) + kept
 
 
 def _most(needs: Sequence[Needs]) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from labctl.errors import LabctlError, UsageError
 from labctl.lifecycle.classroom.seats import Place
 from labctl.lifecycle.locate import running
+from labctl.plan.model import MachinePlan
 from labctl.providers.base import Endpoint
 from labctl.spec.classfile import ClassSpec
 
@@ -20,8 +21,7 @@ def config(spec: ClassSpec, chosen: Sequence[Place], machines: Sequence[str] = (
     jump: a server through which students come with keys of their own; then only machines and the account that ``login``
     names are in it. Raises UsageError.
     """
-    if jump is not None and not _SERVER.match(jump):
-        raise UsageError(f"{jump!r} is no server", hint="Such as teacher@lab.example.org")
+    check_server(jump)
     if jump is not None and spec.login is None:
         raise UsageError(
             f"{spec.name} lets no student in with a key", hint="`login` in the class file says where, and as whom."
@@ -29,6 +29,12 @@ def config(spec: ClassSpec, chosen: Sequence[Place], machines: Sequence[str] = (
     blocks = [block for place in chosen for block in _blocks(spec, place, machines, jump)]
     head = f"# The class {spec.name}, as it runs now. Ports change when instances are made anew: write it again then."
     return "\n\n".join([head, *blocks]) + "\n"
+
+
+def check_server(jump: str | None) -> None:
+    """Raises UsageError for what cannot be a server's name: it ends up in settings and commands of others."""
+    if jump is not None and not _SERVER.match(jump):
+        raise UsageError(f"{jump!r} is no server", hint="Such as teacher@lab.example.org")
 
 
 def _blocks(spec: ClassSpec, place: Place, machines: Sequence[str], jump: str | None) -> Iterator[str]:
@@ -40,7 +46,7 @@ def _blocks(spec: ClassSpec, place: Place, machines: Sequence[str], jump: str | 
         return
     for machine in lab.plan.machines:
         name = machine.name
-        if (machines and name not in machines) or (jump is not None and not _let_in(spec, name)):
+        if (machines and name not in machines) or (jump is not None and not let_in(spec, machine)):
             continue
         try:
             endpoint = lab.provider.endpoint(lab.plan, name)
@@ -50,10 +56,9 @@ def _blocks(spec: ClassSpec, place: Place, machines: Sequence[str], jump: str | 
         yield _own(place, name, endpoint) if jump is None else _through(spec, place, name, endpoint, jump)
 
 
-def _let_in(spec: ClassSpec, machine: str) -> bool:
-    """Whether ``login`` names a machine, or the counted entry that it is a copy of."""
-    named = spec.login.machines if spec.login is not None else ()
-    return machine in named or machine.rpartition("-")[0] in named
+def let_in(spec: ClassSpec, machine: MachinePlan) -> bool:
+    """Whether ``login`` names a machine, by its entry in the lab's file."""
+    return spec.login is not None and machine.entry in spec.login.machines
 
 
 def _own(place: Place, machine: str, endpoint: Endpoint) -> str:
