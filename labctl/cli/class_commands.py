@@ -47,8 +47,25 @@ MachineOption = Annotated[
     list[str] | None,
     typer.Option("--machine", "-m", metavar="NAME", help="Only this machine of each; may be repeated."),
 ]
-_JOBS = 4
-JobsOption = Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Instances worked on at once.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        max=64,
+        help="Instances worked on at once.",
+        show_default="as many as there are processors, 8 at most",
+    ),
+]
+_MOST_JOBS = 8
+
+
+def _jobs(asked: int | None) -> int:
+    """Guests that start take a processor each; more at once only starve one another."""
+    from labctl.host.room import processors
+
+    return asked or min(_MOST_JOBS, processors())
 
 
 def _chosen(target: Path, only: Sequence[str] | None) -> tuple[ClassSpec, tuple[Place, ...]]:
@@ -64,7 +81,7 @@ def plan(
     target: ClassArgument = Path(),
     only: OnlyOption = None,
     provider: ProviderOption = None,
-    jobs: JobsOption = _JOBS,
+    jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Say what `class up` would do, what each instance costs, and how many of them fit. Exit code 1: not all fit."""
@@ -72,7 +89,7 @@ def plan(
 
     spec, chosen = _chosen(target, only)
     with progress(as_json) as listener:
-        found = survey(spec, chosen, provider=provider, jobs=jobs, listener=listener)
+        found = survey(spec, chosen, provider=provider, jobs=_jobs(jobs), listener=listener)
     show_plan(spec, found, as_json=as_json)
     if found.estimate.short:
         raise refusal(found, spec)
@@ -87,7 +104,7 @@ def up(
         bool, typer.Option("--was-up", help="Only those that were up before: for a host that was started anew.")
     ] = False,
     provider: ProviderOption = None,
-    jobs: JobsOption = _JOBS,
+    jobs: JobsOption = None,
     only_locked: Annotated[
         bool, typer.Option("--locked", help="Start from the images that lab.lock.yaml pins, or not at all.")
     ] = False,
@@ -112,7 +129,7 @@ def up(
             spec,
             chosen,
             provider=provider,
-            jobs=jobs,
+            jobs=_jobs(jobs),
             only_locked=only_locked,
             force=force,
             keep_fresh=keep_fresh,
@@ -141,7 +158,7 @@ def down(
     target: ClassArgument = Path(),
     only: OnlyOption = None,
     machine: MachineOption = None,
-    jobs: JobsOption = _JOBS,
+    jobs: JobsOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -151,7 +168,7 @@ def down(
     spec, chosen = _chosen(target, only)
     verbs.check_machines(chosen, machine or ())
     with progress(quiet or as_json) as listener:
-        results = verbs.down(chosen, machines=machine or (), jobs=jobs, listener=listener)
+        results = verbs.down(chosen, machines=machine or (), jobs=_jobs(jobs), listener=listener)
     return _ended(spec, "down", results, as_json)
 
 
@@ -159,7 +176,7 @@ def down(
 def reset(
     target: ClassArgument = Path(),
     only: OnlyOption = None,
-    jobs: JobsOption = _JOBS,
+    jobs: JobsOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -168,11 +185,12 @@ def reset(
     from labctl.lifecycle.classroom import verbs
 
     spec, chosen = _chosen(target, only)
+    chosen = chosen if only else verbs.on_roster(chosen)
     there = [place.instance for place in verbs.existing(chosen)]
-    if only is None and not _agreed(f"Throw away all that was done in {_counted(there)} of {spec.name}?", yes):
+    if not only and there and not _agreed(f"Throw away all that was done in {_counted(there)} of {spec.name}?", yes):
         return int(ExitCode.OK)
     with progress(quiet or as_json) as listener:
-        results = verbs.reset(chosen, jobs=jobs, listener=listener)
+        results = verbs.reset(chosen, jobs=_jobs(jobs), listener=listener)
     late = next((result.facts["behind"] for result in results if result.facts.get("behind")), "")
     if late:
         remark(f"{late} `labctl class up` makes it so.")
@@ -213,10 +231,11 @@ def verify(
     from labctl.lifecycle.classroom import verbs
 
     spec, chosen = _chosen(target, only)
+    chosen = chosen if only else verbs.on_roster(chosen)
     if sample is not None:
         chosen = verbs.sample(chosen, sample, seed)
     with progress(quiet or as_json) as listener:
-        results = verbs.verify(chosen, checks=Choice(run_checks), report=report, jobs=jobs, listener=listener)
+        results = verbs.verify(chosen, checks=Choice(run_checks), report=report, jobs=_jobs(jobs), listener=listener)
     code = _ended(spec, "verify", results, as_json)
     words = {result.did for result in results}
     return int(ExitCode.FAIL) if "FAIL" in words else code or int(ExitCode.INCONCLUSIVE) * ("INCONCLUSIVE" in words)
@@ -229,7 +248,7 @@ def destroy(
     gone: Annotated[
         bool, typer.Option("--gone", help="Only instances of students who are on the roster no more.")
     ] = False,
-    jobs: JobsOption = _JOBS,
+    jobs: JobsOption = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -242,7 +261,7 @@ def destroy(
     if doomed and not _agreed(f"Remove {_counted([p.instance for p in doomed])} of {spec.name} with its disks?", yes):
         return int(ExitCode.OK)
     with progress(quiet or as_json) as listener:
-        results = verbs.destroy(doomed, jobs=jobs, listener=listener)
+        results = verbs.destroy(doomed, jobs=_jobs(jobs), listener=listener)
     return _ended(spec, "destroy", results, as_json)
 
 

@@ -44,12 +44,14 @@ def up(
     """
     with class_locked(spec.name):
         found = survey(spec, chosen, provider=provider, jobs=jobs, listener=listener, count_ports=False)
+        _images(found.intents, only_locked, listener)
+        if found.images_missing:  # what machines share is known only now
+            found = survey(spec, chosen, provider=provider, jobs=jobs, count_ports=False)
         if found.estimate.short and not force:
             raise refusal(found, spec)
         for note in found.estimate.notes:
             listener(Event("warning", "room", message=note))
         ready = {intent.place.instance: intent for intent in found.intents}
-        _images(found.intents, only_locked, listener)
 
         def part(place: Place, heard: Listener) -> Done:
             intent = ready[place.instance]
@@ -71,8 +73,13 @@ def _images(intents: Sequence[Intent], only_locked: bool, listener: Listener) ->
 
 def _up(draft: Draft, only_locked: bool, force: bool, keep_fresh: bool, heard: Listener) -> Done:
     new = draft.record is None
+
+    def once(event: Event) -> None:
+        if event.step != "lock":  # said of all of them already
+            heard(event)
+
     try:
-        outcome = converge.up(draft, listener=heard, only_locked=only_locked, force=force)
+        outcome = converge.up(draft, listener=once, only_locked=only_locked, force=force)
     except LabctlError as error:
         if new and _no_room(error, draft) and draft.folder.record() is not None:
             # What the host has no room for is not left half made: it would take what the others need.
@@ -168,6 +175,11 @@ def sample(chosen: Sequence[Place], count: int, seed: int | None = None) -> tupl
 def existing(chosen: Sequence[Place]) -> tuple[Place, ...]:
     """Those of the chosen that have an instance."""
     return tuple(place for place in chosen if place.folder is not None)
+
+
+def on_roster(chosen: Sequence[Place]) -> tuple[Place, ...]:
+    """Those of the chosen that somebody on the roster has."""
+    return tuple(place for place in chosen if place.seat is not None)
 
 
 def was_up(chosen: Sequence[Place]) -> tuple[Place, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import threading
 import time
@@ -49,13 +50,19 @@ def each(
     """
     if not there:
         return ()
-    stop, lock = Stop(), threading.Lock()
+    stop, lock, ended = Stop(), threading.Lock(), itertools.count(1)
 
     def tell(event: Event) -> None:
         with lock:
             listener(event)
 
     def one(place: Place) -> Result:
+        result = attempt(place)
+        if not quiet:
+            tell(Event("progress", verb, f"{len(there)} instances", f"{next(ended)} done"))
+        return result
+
+    def attempt(place: Place) -> Result:
         stop.check()
         began = time.monotonic()
         if not quiet:
@@ -94,8 +101,9 @@ def _gathered(tasks: Sequence[tuple[Place, Callable[[Place], Result]]], jobs: in
         left = set(futures)
         while left:
             done, left = wait(left, timeout=0.2)  # short waits, so that Ctrl-C is seen
-            for future in done:
-                future.result()
+            for error in (future.exception() for future in done):
+                if error is not None and not isinstance(error, CancelledError):  # those have a cause, which comes
+                    raise error
         return tuple(future.result() for future in futures)
     except BaseException:
         stop.set()
