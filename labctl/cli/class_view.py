@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -110,7 +111,8 @@ def tell(spec: ClassSpec, verb: str, results: Sequence[Result]) -> None:
     for result in results:
         if result.error is not None:
             name, error = result.place.instance, result.error
-            key = (error.brief.replace(f"/{name}", "/…"), error.details, error.hint)
+            own = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")  # who it is makes no other reason of it
+            key = (own.sub("…", error.brief), own.sub("…", error.details), own.sub("…", error.hint))
             reasons.setdefault(key, []).append(name)
     for (brief, details, hint), names in reasons.items():
         remark(f"✗ {_shown(names)}: {brief}")
