@@ -79,39 +79,36 @@ class Estimate:
 
 def estimate(needs: Sequence[Needs], bounds: Bounds) -> Estimate:
     """What starting these takes. needs: per instance, in the order of the roster; those with nothing to start too."""
-    to_start = [one for one in needs if one]
+    starts = [one for one in needs if one]
     room = bounds.room
-    counts: tuple[tuple[str, Callable[[Sequence[Needs]], int], int | None, bool, bool], ...] = (
-        ("memory", _memory, room.memory, True, True),
-        (
-            "memory that the class may take",
-            lambda part: capacity.total("memory", _all(part)),
-            bounds.memory,
-            True,
-            True,
-        ),
-        ("disk", _disk, room.disk, True, True),
-        ("processes and threads", lambda part: capacity.total("processes", _all(part)), room.processes, False, True),
-        ("ports of the loopback", lambda part: len(_all(part)), bounds.ports, False, True),
-        ("open files (ulimit -n)", lambda part: _files(part, bounds.jobs), room.files, False, True),
-        ("instances that the class may have", len, bounds.instances, False, True),
-        ("disk with what `class reset` goes back to", _disk_fresh, room.disk, True, False),
-        ("memory once machines are used", _most, room.memory, True, False),
+    resources = (
+        _counted("memory", starts, _memory, room.memory, in_bytes=True),
+        _counted("memory that the class may take", starts, _own_memory, bounds.memory, in_bytes=True),
+        _counted("disk", starts, _disk, room.disk, in_bytes=True),
+        _counted("processes and threads", starts, _processes, room.processes),
+        _counted("ports of the loopback", starts, lambda part: len(_all(part)), bounds.ports),
+        _counted("open files (ulimit -n)", starts, lambda part: _files(part, bounds.jobs), room.files),
+        _counted("instances that the class may have", starts, len, bounds.instances),
+        _counted("disk with what `class reset` goes back to", starts, _disk_fresh, room.disk, in_bytes=True, soft=True),
+        _counted("memory once machines are used", starts, _most, room.memory, in_bytes=True, soft=True),
     )
-    return Estimate(len(to_start), tuple(_counted(to_start, *one) for one in counts if one[2] is not None))
+    return Estimate(len(starts), tuple(one for one in resources if one is not None))
 
 
 def _counted(
-    needs: Sequence[Needs],
     what: str,
+    needs: Sequence[Needs],
     cost: Callable[[Sequence[Needs]], int],
     there: int | None,
-    in_bytes: bool,
-    refuses: bool,
-) -> Resource:
-    there = there or 0
+    *,
+    in_bytes: bool = False,
+    soft: bool = False,
+) -> Resource | None:
+    """there: None where no limit is known. soft: being short of it refuses nothing."""
+    if there is None:
+        return None
     fits = _most_that_fit(needs, cost, there)
-    return Resource(what, cost(needs[:1]), cost(needs), there, fits, in_bytes, refuses)
+    return Resource(what, cost(needs[:1]), cost(needs), there, fits, in_bytes, refuses=not soft)
 
 
 def _most_that_fit(needs: Sequence[Needs], cost: Callable[[Sequence[Needs]], int], there: int) -> int:
@@ -127,8 +124,16 @@ def _all(needs: Sequence[Needs]) -> dict[str, Footprint]:
     return {f"{number}/{name}": one for number, part in enumerate(needs) for name, one in part.items()}
 
 
+def _own_memory(needs: Sequence[Needs]) -> int:
+    return capacity.total("memory", _all(needs))
+
+
+def _processes(needs: Sequence[Needs]) -> int:
+    return capacity.total("processes", _all(needs))
+
+
 def _memory(needs: Sequence[Needs]) -> int:
-    return capacity.total("memory", _all(needs)) + capacity.MEMORY_LEFT if needs else 0
+    return _own_memory(needs) + capacity.MEMORY_LEFT if needs else 0
 
 
 def _disk(needs: Sequence[Needs]) -> int:

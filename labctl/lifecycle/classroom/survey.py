@@ -95,14 +95,14 @@ def refusal(found: Survey, spec: ClassSpec) -> HostError:
     return HostError(
         f"{numbers.starts} instances of {spec.name} do not fit on this host; {numbers.fits} do",
         details=details,
-        hint=f"Nothing was started. {_alternatives(found)}",
+        hint=f"Nothing was started. {_alternatives(found, spec)}",
     )
 
 
-def _alternatives(found: Survey) -> str:
+def _alternatives(found: Survey, spec: ClassSpec) -> str:
     numbers = found.estimate
     ways = []
-    if only := which_fit(found):
+    if only := which_fit(found, spec):
         ways.append(f"--only {only} brings up those that fit")
     if any(one.in_bytes for one in numbers.short):
         ways.append("machines with less memory, or teams (`groups`), take less")
@@ -111,16 +111,22 @@ def _alternatives(found: Survey) -> str:
     return "; ".join(ways) + "."
 
 
-def which_fit(found: Survey) -> str:
-    """Words for ``--only`` that mean the instances which are up or fit; ``""`` where none or all do."""
-    left, names = found.estimate.fits, []
+def which_fit(found: Survey, spec: ClassSpec) -> str:
+    """What ``--only`` takes for the instances that are up or fit, such as ``1-17,20``; ``""`` where none or all do."""
+    left, fit = found.estimate.fits, set()
     for intent in found.intents:
-        if intent.needs:
-            if not left:
-                continue
-            left -= 1
-        names.append(intent.place.instance)
-    return ",".join(names) if found.estimate.fits and len(names) < len(found.intents) else ""
+        if not intent.needs or left:
+            fit.add(intent.place.instance)
+            left -= bool(intent.needs)
+    if not found.estimate.fits or len(fit) == len(found.intents):
+        return ""
+    ranges: list[list[int]] = []
+    for number in (number for number, seat in enumerate(spec.seats, 1) if seat.instance in fit):
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges)
 
 
 def _check_provider(spec: ClassSpec, lab: LabSpec, there: Sequence[Place], provider: str | None) -> None:

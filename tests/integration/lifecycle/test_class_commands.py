@@ -104,7 +104,7 @@ def test_a_class_that_may_not_have_so_many_is_refused_by_plan_and_up(labctl: Lab
     code, out, error = words(labctl, "class", "plan")
     assert code == 1
     assert "2 of 3" in out
-    assert "--only s01,s02 brings up those that fit" in error
+    assert "--only 1-2 brings up those that fit" in error
     assert "3 instances of monday do not fit on this host; 2 do" in labctl.complaint("class", "up")
     assert labctl.json("list") == []
     assert labctl.run("class", "up", "--only", "s01,s02") == "monday: 2 made\n"

@@ -76,6 +76,8 @@ def test_a_student_who_has_left_is_still_known_by_the_instance(room: Room) -> No
     assert [(p.instance, p.seat is None) for p in places(room.spec)] == [("s03", False), ("s01", False), ("s02", True)]
     assert names(room, "s02") == ["s02"]
     assert names(room, "1-2") == ["s03", "s01"]
+    with pytest.raises(UsageError, match="no range of this class"):
+        names(room, "3")
 
 
 def test_an_instance_that_was_made_by_hand_is_nobodys(room: Room) -> None:

@@ -77,6 +77,13 @@ def test_what_used_machines_grow_to_is_said_and_refuses_nothing() -> None:
     assert found.notes == ("memory once machines are used: 4788 MiB wanted, 1024 MiB there",)
 
 
+def test_what_reset_goes_back_to_takes_disk_and_refuses_nothing() -> None:
+    kept = {"a": Footprint(112 * MIB, 356 * MIB, disk=16 * MIB)}
+    found = estimate([kept] * 3, bounds(HostRoom(None, 256 * MIB + 3 * 16 * MIB, None, None)))
+    assert found.short == ()
+    assert found.notes == ("disk with what `class reset` goes back to: 1072 MiB wanted, 304 MiB there",)
+
+
 @pytest.fixture
 def narrow(room: Room, monkeypatch: pytest.MonkeyPatch) -> Room:
     """A class of three whose instances take 2 GiB each, on a host for two of them."""
@@ -90,7 +97,7 @@ def test_a_class_that_does_not_fit_is_refused_whole_with_numbers_and_what_fits(n
         narrow.up()
     assert caught.value.brief == "3 instances of monday do not fit on this host; 2 do"
     assert caught.value.details == "memory: 6208 MiB needed, 5120 MiB there, enough for 2 of 3"
-    assert "--only s01,s02 brings up those that fit" in caught.value.hint
+    assert "--only 1-2 brings up those that fit" in caught.value.hint
     assert narrow.states() == dict.fromkeys(("s01", "s02", "s03"), "not made")
 
 
@@ -100,8 +107,17 @@ def test_what_fits_comes_up_and_then_nothing_more_does(narrow: Room, monkeypatch
     monkeypatch.setattr(surveys, "room", lambda _: HostRoom(GIB, None, None, None))
     assert narrow.up("s01,s02")["s01"].did == "nothing had to change"
     found = survey(narrow.spec, narrow.chosen(), provider="fake", jobs=2)
-    assert which_fit(found) == ""
+    assert which_fit(found, narrow.spec) == ""
     assert "do not fit on this host; 0 do" in refusal(found, narrow.spec).brief
+
+
+def test_what_fits_is_said_in_places_beside_what_is_up(room: Room) -> None:
+    room.write("limits: {instances: 4}\n", roster="[a, b, c, d, e, f]")
+    room.up("3,5")
+    found = survey(room.spec, room.chosen(), provider="fake", jobs=2)
+    assert which_fit(found, room.spec) == "1-3,5"
+    room.up(which_fit(found, room.spec))
+    assert [name for name, state in room.states().items() if state == "up"] == ["a", "b", "c", "e"]
 
 
 def test_the_class_may_be_forced(narrow: Room) -> None:
