@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labctl.cli import class_papers
+from labctl.cli.class_options import (
+    ClassArgument,
+    JobsOption,
+    MachineOption,
+    OnlyOption,
+    chosen_of,
+    workers,
+)
 from labctl.cli.class_view import show_plan, show_status, tell, to_json
 from labctl.cli.options import JsonOption, ProviderOption, QuietOption, YesOption
 from labctl.cli.output import progress, remark, say, say_json
 from labctl.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from labctl.lifecycle.classroom.seats import Place
     from labctl.lifecycle.classroom.work import Result
     from labctl.spec.classfile import ClassSpec
 
@@ -25,55 +33,6 @@ class_ = typer.Typer(
     help="One lab for a whole class: an instance for every student or team on a roster.\n\n"
     "`labctl class plan`, `labctl class up`, and after the lesson `labctl class down`.",
 )
-
-ClassArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="[CLASS]",
-        help="The class: a folder with a class.yaml, or the file itself.",
-        show_default="the current folder",
-    ),
-]
-OnlyOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only",
-        metavar="WHO",
-        help="Only these: ids, teams, or places in the class such as 1-10; several with commas.",
-        show_default="the whole class",
-    ),
-]
-MachineOption = Annotated[
-    list[str] | None,
-    typer.Option("--machine", "-m", metavar="NAME", help="Only this machine of each; may be repeated."),
-]
-JobsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--jobs",
-        "-j",
-        min=1,
-        max=64,
-        help="Instances worked on at once.",
-        show_default="as many as there are processors, 8 at most",
-    ),
-]
-_MOST_JOBS = 8
-
-
-def _jobs(asked: int | None) -> int:
-    """Guests that start take a processor each; more at once only starve one another."""
-    from labctl.host.room import processors
-
-    return asked or min(_MOST_JOBS, processors())
-
-
-def _chosen(target: Path, only: Sequence[str] | None) -> tuple[ClassSpec, tuple[Place, ...]]:
-    from labctl.lifecycle.classroom.seats import pick, places
-    from labctl.spec.classfile import load
-
-    spec = load(target)
-    return spec, pick(spec, places(spec), only or ())
 
 
 @class_.command("plan")
@@ -87,9 +46,9 @@ def plan(
     """Say what `class up` would do, what each instance costs, and how many of them fit. Exit code 1: not all fit."""
     from labctl.lifecycle.classroom.survey import refusal, survey
 
-    spec, chosen = _chosen(target, only)
+    spec, chosen = chosen_of(target, only)
     with progress(as_json) as listener:
-        found = survey(spec, chosen, provider=provider, jobs=_jobs(jobs), listener=listener)
+        found = survey(spec, chosen, provider=provider, jobs=workers(jobs), listener=listener)
     show_plan(spec, found, as_json=as_json)
     if found.estimate.short:
         raise refusal(found, spec)
@@ -122,14 +81,14 @@ def up(
     from labctl.lifecycle.classroom import verbs
     from labctl.lifecycle.classroom.seats import places
 
-    spec, chosen = _chosen(target, only)
+    spec, chosen = chosen_of(target, only)
     chosen = verbs.was_up(chosen) if was_up else chosen
     with progress(quiet or as_json) as listener:
         results = verbs.up(
             spec,
             chosen,
             provider=provider,
-            jobs=_jobs(jobs),
+            jobs=workers(jobs),
             only_locked=only_locked,
             force=force,
             keep_fresh=keep_fresh,
@@ -147,7 +106,7 @@ def status(target: ClassArgument = Path(), only: OnlyOption = None, as_json: Jso
     """Show every instance of the class, and those of students who are on the roster no more."""
     from labctl.lifecycle.classroom import verbs
 
-    spec, chosen = _chosen(target, only)
+    spec, chosen = chosen_of(target, only)
     results = verbs.status(chosen)
     show_status(spec, results, as_json=as_json)
     return int(ExitCode.ERROR if any(result.error for result in results) else ExitCode.OK)
@@ -165,10 +124,10 @@ def down(
     """Stop the instances of the class. Their disks stay; `labctl class up` starts them again."""
     from labctl.lifecycle.classroom import verbs
 
-    spec, chosen = _chosen(target, only)
+    spec, chosen = chosen_of(target, only)
     verbs.check_machines(chosen, machine or ())
     with progress(quiet or as_json) as listener:
-        results = verbs.down(chosen, machines=machine or (), jobs=_jobs(jobs), listener=listener)
+        results = verbs.down(chosen, machines=machine or (), jobs=workers(jobs), listener=listener)
     return _ended(spec, "down", results, as_json)
 
 
@@ -184,13 +143,13 @@ def reset(
     """Put instances back to what they were after their first `up`. What students have done in them since is gone."""
     from labctl.lifecycle.classroom import verbs
 
-    spec, chosen = _chosen(target, only)
+    spec, chosen = chosen_of(target, only)
     chosen = chosen if only else verbs.on_roster(chosen)
     there = [place.instance for place in verbs.existing(chosen)]
     if not only and there and not _agreed(f"Throw away all that was done in {_counted(there)} of {spec.name}?", yes):
         return int(ExitCode.OK)
     with progress(quiet or as_json) as listener:
-        results = verbs.reset(chosen, jobs=_jobs(jobs), listener=listener)
+        results = verbs.reset(chosen, jobs=workers(jobs), listener=listener)
     late = next((result.facts["behind"] for result in results if result.facts.get("behind")), "")
     if late:
         remark(f"{late} `labctl class up` makes it so.")
@@ -230,12 +189,12 @@ def verify(
     from labctl.lifecycle.checking import Choice
     from labctl.lifecycle.classroom import verbs
 
-    spec, chosen = _chosen(target, only)
+    spec, chosen = chosen_of(target, only)
     chosen = chosen if only else verbs.on_roster(chosen)
     if sample is not None:
         chosen = verbs.sample(chosen, sample, seed)
     with progress(quiet or as_json) as listener:
-        results = verbs.verify(chosen, checks=Choice(run_checks), report=report, jobs=_jobs(jobs), listener=listener)
+        results = verbs.verify(chosen, checks=Choice(run_checks), report=report, jobs=workers(jobs), listener=listener)
     code = _ended(spec, "verify", results, as_json)
     words = {result.did for result in results}
     return int(ExitCode.FAIL) if "FAIL" in words else code or int(ExitCode.INCONCLUSIVE) * ("INCONCLUSIVE" in words)
@@ -256,81 +215,13 @@ def destroy(
     """Remove the instances of the class with their disks. The class file, the roster, the lab and its images stay."""
     from labctl.lifecycle.classroom import verbs
 
-    spec, chosen = _chosen(target, only)
+    spec, chosen = chosen_of(target, only)
     doomed = tuple(place for place in verbs.existing(chosen) if place.seat is None or not gone)
     if doomed and not _agreed(f"Remove {_counted([p.instance for p in doomed])} of {spec.name} with its disks?", yes):
         return int(ExitCode.OK)
     with progress(quiet or as_json) as listener:
-        results = verbs.destroy(doomed, jobs=_jobs(jobs), listener=listener)
+        results = verbs.destroy(doomed, jobs=workers(jobs), listener=listener)
     return _ended(spec, "destroy", results, as_json)
-
-
-@class_.command("ssh-config")
-def ssh_config(
-    target: ClassArgument = Path(),
-    only: OnlyOption = None,
-    machine: MachineOption = None,
-    jump: Annotated[
-        str | None,
-        typer.Option(
-            "--jump",
-            metavar="[USER@]SERVER",
-            help="For students' own computers: through this server, with their own keys, where `login` lets them in.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write it here.", show_default="standard output"),
-    ] = None,
-) -> None:
-    """Write an SSH configuration with a host for every machine: `ssh -F FILE s01-web`."""
-    from labctl.host.files import write_atomic
-    from labctl.lifecycle.classroom import ssh, verbs
-
-    spec, chosen = _chosen(target, only)
-    verbs.check_machines(chosen, machine or ())
-    text = ssh.config(spec, chosen, machine or (), jump)
-    if output is None:
-        say(text.rstrip("\n"))
-    else:
-        write_atomic(output, text, mode=0o600)
-
-
-@class_.command("handout")
-def handout(
-    target: ClassArgument = Path(),
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Write INSTANCE.html for each of them here.")
-    ] = Path("handouts"),
-    only: OnlyOption = None,
-    jump: Annotated[
-        str | None,
-        typer.Option("--jump", metavar="[USER@]SERVER", help="The server through which students' own computers come."),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a sheet for every student or team, one page of HTML to print or to mail: machines, login, tasks, reset.
-
-    The tasks are the lab's README.md.
-    """
-    from labctl.lifecycle.classroom import handout
-
-    spec, chosen = _chosen(target, only)
-    written = handout.write(spec, chosen, output, jump=jump)
-    if as_json:
-        say_json({"class": spec.name, "files": [str(path) for path in written]})
-    elif written:
-        say(f"{len(written)} sheet{'s' * (len(written) > 1)} in {output}.")
-    else:
-        say(f"{spec.name}: nobody is chosen who has an instance.")
-
-
-@class_.command("schema")
-def schema() -> None:
-    """Print the JSON Schema of class files, for editors and for reading."""
-    from labctl.spec.classfile import schema_text
-
-    say(schema_text().rstrip("\n"))
 
 
 def _ended(spec: ClassSpec, verb: str, results: Sequence[Result], as_json: bool) -> int:
@@ -356,3 +247,8 @@ def _agreed(question: str, yes: bool) -> bool:
         return True
     say("Nothing was done.")
     return False
+
+
+class_.command("ssh-config")(class_papers.ssh_config)
+class_.command("handout")(class_papers.handout)
+class_.command("schema")(class_papers.schema)
