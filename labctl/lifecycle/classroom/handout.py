@@ -133,7 +133,7 @@ def _html(markdown: str) -> str:
     """Markdown as HTML without pictures, raw HTML, or links to anything but web pages and mail."""
     from markdown_it import MarkdownIt
 
-    made = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "html_block", "html_inline"])
+    made = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     return str(made.render("".join(c if c.isprintable() or c in "\n\t" else "�" for c in markdown)))
 
 

@@ -60,6 +60,8 @@ def up(
             return _up(intent.draft, only_locked, force, keep_fresh, heard)
 
         listed = [place for place in chosen if place.instance in ready]
+        if any(i.draft is not None and i.draft.backend.name == "virtualbox" for i in found.intents):
+            jobs = 1  # imports of one box at the same time collide (Vagrant #9447)
         return work.each(listed, part, verb="up", jobs=jobs, listener=listener)
 
 
