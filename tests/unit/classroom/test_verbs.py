@@ -287,14 +287,15 @@ def test_a_key_that_is_taken_off_the_roster_opens_nothing_after_the_next_up(keye
 
 
 def test_an_account_of_the_labs_own_gets_the_key_beside_its_others(room: Room) -> None:
+    other = KEY.replace("VyZ2", "VyZ3").replace("ada@", "lab@")
     room.write(
         "login: {machines: [a], user: stu}\n",
         roster=f"[{{id: s01, key: {KEY}}}]",
-        lab=LAB.replace("a: {", "a: {users: {stu: {password: pw}}, "),
+        lab=LAB.replace("a: {", f"a: {{users: {{stu: {{password: pw, keys: [{other}]}}}}, "),
     )
     room.up()
     (user,) = locate.find(room.folder / "lab", instance="s01").plan.machine("a").users
-    assert (user.name, user.password, user.keys) == ("stu", "pw", (KEY,))
+    assert (user.name, user.password, user.keys) == ("stu", "pw", (other, KEY))
 
 
 def test_a_login_on_a_machine_that_the_lab_lacks_is_said(room: Room) -> None:
