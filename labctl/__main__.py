@@ -42,7 +42,8 @@ def run(argv: list[str]) -> int:
         _say(error)
         return int(error.exit_code)
     except KeyboardInterrupt:
-        remove = ", or `labctl destroy` to remove what exists" if "up" in argv else ""
+        destroy = "labctl class destroy" if "class" in argv[:1] else "labctl destroy"
+        remove = f", or `{destroy}` to remove what exists" if "up" in argv else ""
         print(f"labctl: interrupted; repeat the command to go on{remove}", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:

@@ -13,6 +13,7 @@ from labctl.cli import (
     bundle_commands,
     cache_commands,
     checkpoint_commands,
+    class_commands,
     host_commands,
     import_command,
     run_commands,
@@ -98,6 +99,8 @@ app.command("reset", rich_help_panel=RUN)(checkpoint_commands.reset)
 app.add_typer(checkpoint_commands.snapshot, name="snapshot", rich_help_panel=RUN)
 app.command("seal", rich_help_panel=RUN)(checkpoint_commands.seal)
 app.command("unseal", rich_help_panel=RUN)(checkpoint_commands.unseal)
+
+app.add_typer(class_commands.class_, name="class", rich_help_panel=RUN)
 
 app.command("ssh", rich_help_panel=ENTER, context_settings=_TREE)(access_commands.ssh)
 app.command("exec", rich_help_panel=ENTER, context_settings=_TREE)(access_commands.exec_)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from itertools import islice
 
 # Below the range that Linux, macOS and Windows take for outgoing connections, above the well-known services.
 _FIRST, _LAST = 20000, 31999
@@ -34,6 +35,11 @@ def candidates(seed: int) -> Iterator[int]:
         )  # 7919 is prime and does not divide the span: every port comes up once
         if is_free(port):
             yield port
+
+
+def count_free(enough: int | None = None) -> int:
+    """How many ports ``candidates`` has right now, counted up to ``enough``; counting all takes a second."""
+    return sum(1 for _ in islice(candidates(0), enough))
 
 
 def greets(port: int, *, timeout: float) -> bool:

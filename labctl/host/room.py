@@ -34,6 +34,13 @@ def room(folder: Path) -> Room:
     return Room(memory, free_bytes(folder), _least(_processes(), group_left("pids")), _files())
 
 
+def processors() -> int:
+    """How many processors this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def free_bytes(folder: Path) -> int | None:
     """Free bytes of the file system that holds a folder, which need not exist yet."""
     there = next((path for path in (folder, *folder.parents) if path.exists()), None)

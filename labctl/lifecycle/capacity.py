@@ -16,10 +16,10 @@ from labctl.plan.diff import Action
 from labctl.providers.base import BootImage, Footprint, Observed
 
 # For labctl itself and the rest of the host; a host without any memory left ends processes of its own choice.
-_MEMORY_LEFT = 64 << 20
-_DISK_LEFT = 256 << 20
+MEMORY_LEFT = 64 << 20
+DISK_LEFT = 256 << 20
 # labctl holds a few connections to every machine at the same time when it makes all of them stand still.
-_FILES, _FILES_PER_MACHINE = 64, 4
+FILES, FILES_PER_MACHINE = 64, 4
 _NAMES_SHOWN = 5
 
 
@@ -48,8 +48,8 @@ def shortages(needs: Mapping[str, Footprint], room: Room, *, running: int = 0) -
     needs: by machine, in the order of the plan. running: machines of the same instance that run.
     """
     found = (
-        _short("memory", needs, room.memory, _MEMORY_LEFT),
-        _short("disk", needs, room.disk, _DISK_LEFT),
+        _short("memory", needs, room.memory, MEMORY_LEFT),
+        _short("disk", needs, room.disk, DISK_LEFT),
         _short("processes and threads", needs, room.processes, 0),
         _short_of_files(needs, room.files, running),
     )
@@ -115,12 +115,12 @@ def size(value: int) -> str:
 def _short(what: str, needs: Mapping[str, Footprint], there: int | None, left: int) -> Shortage | None:
     if there is None or not needs:
         return None
-    needed = _sum(what, needs) + left
+    needed = total(what, needs) + left
     if needed <= there:
         return None
     kept = dict(needs)
     dropped: list[str] = []
-    while kept and _sum(what, kept) + left > there:
+    while kept and total(what, kept) + left > there:
         # the largest first, so that as few as can be have to go; of equal ones the last
         worst = max(reversed(kept), key=lambda name: _own(what, needs[name]))
         dropped.append(worst)
@@ -129,15 +129,15 @@ def _short(what: str, needs: Mapping[str, Footprint], there: int | None, left: i
 
 
 def _short_of_files(needs: Mapping[str, Footprint], there: int | None, running: int) -> Shortage | None:
-    needed = _FILES + _FILES_PER_MACHINE * (len(needs) + running)
+    needed = FILES + FILES_PER_MACHINE * (len(needs) + running)
     if there is None or not needs or needed <= there:
         return None
-    too_many = -(-(needed - there) // _FILES_PER_MACHINE)
+    too_many = -(-(needed - there) // FILES_PER_MACHINE)
     return Shortage("open files (ulimit -n)", needed, there, tuple(list(needs)[::-1][:too_many]))
 
 
-def _sum(what: str, needs: Mapping[str, Footprint]) -> int:
-    """What machines take together; what several share counts once."""
+def total(what: str, needs: Mapping[str, Footprint]) -> int:
+    """What machines take together of memory or disk in bytes, or of processes; what several share counts once."""
     own = sum(_own(what, one) for one in needs.values())
     shared = {one.shared: one.shared_memory for one in needs.values() if one.shared} if what == "memory" else {}
     return own + sum(shared.values())

@@ -110,7 +110,16 @@ def _mended(draft: Draft, listener: Listener) -> Draft:
 def _record(draft: Draft, digests: Mapping[str, str]) -> Record:
     """The record of an ``up`` that is at work. A lab stays sealed as it was, unless its file says another thing now."""
     plan, before = draft.plan, draft.folder.plan()
-    record = Record(plan.lab, plan.instance, draft.backend.name, str(draft.spec.file), "changing", files=digests)
+    record = Record(
+        plan.lab,
+        plan.instance,
+        draft.backend.name,
+        str(draft.spec.file),
+        "changing",
+        files=digests,
+        owner=draft.owner,
+        admission=draft.admission,
+    )
     if draft.record is None:
         return replace(record, sealed=plan.seal)
     asked_before = before is not None and before.seal
@@ -238,6 +247,13 @@ def check_ownership(draft: Draft) -> None:
         raise LabctlError(
             f"{record.lab}/{record.instance} was being brought in with a checkpoint, and that was interrupted",
             hint="labctl up with that file brings it in anew; labctl destroy removes what is there.",
+        )
+    if draft.owner != record.owner:
+        whose = f"belongs to the class {record.owner}" if record.owner else "was not made for a class"
+        raise UsageError(
+            f"{record.lab}/{record.instance} {whose}",
+            hint=f"Give one of the two another id, or remove what is there: labctl destroy {record.lab} "
+            f"--instance {record.instance}",
         )
     if record.phase == "destroying":
         raise LabctlError(

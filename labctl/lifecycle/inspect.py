@@ -7,7 +7,7 @@ from pathlib import Path
 
 from labctl.errors import LabctlError
 from labctl.lifecycle import checkpoint, sealing
-from labctl.lifecycle.locate import Running, running
+from labctl.lifecycle.locate import Running, admitted, running
 from labctl.plan.build import build
 from labctl.plan.model import LabPlan
 from labctl.providers.base import MachineStatus, Observed
@@ -107,7 +107,8 @@ def behind(lab: Running) -> str:
     """That the lab file has changed since the last ``up``, for people; ``""`` where it says what runs."""
     file = Path(lab.record.spec_file)
     try:
-        plan = build(load(file), instance=lab.plan.instance, provider=lab.plan.provider, previous=lab.plan)
+        spec = admitted(load(file), lab.record.admission)
+        plan = build(spec, instance=lab.plan.instance, provider=lab.plan.provider, previous=lab.plan)
     except LabctlError as error:
         return f"{file.name} cannot be read any more: {error.brief}."
     if plan == lab.plan:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from labctl.errors import HostError, LabctlError, UsageError
 from labctl.events import Listener, ignore
@@ -13,6 +14,7 @@ from labctl.plan.build import build
 from labctl.plan.model import LabPlan
 from labctl.providers import PROVIDERS
 from labctl.providers.base import Backend, Provider
+from labctl.spec.admission import Admission
 from labctl.spec.load import load
 from labctl.spec.model import LabSpec
 from labctl.spec.problems import choices
@@ -69,26 +71,54 @@ def engine_of(backend: Backend) -> type[Provider]:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A lab as its file has it now: the spec, the plan made from it, and what already exists of the instance."""
+    """A lab as its file has it now: the spec, the plan made from it, and what already exists of the instance.
+
+    owner, admission: see ``Record``.
+    """
 
     spec: LabSpec
     plan: LabPlan
     backend: Backend
     folder: InstanceFolder
     record: Record | None
+    owner: str = ""
+    admission: Mapping[str, Any] = field(default_factory=dict)
 
 
 def draft(target: Path, *, instance: str = DEFAULT_INSTANCE, provider: str | None = None) -> Draft:
     """Read, check and plan a lab. Raises SpecError, UsageError, HostError."""
-    spec = load(spec_file(target))
+    return draft_of(load(spec_file(target)), instance=instance, provider=provider)
+
+
+def draft_of(
+    spec: LabSpec,
+    *,
+    instance: str,
+    provider: str | None = None,
+    owner: str = "",
+    admission: Admission | None = None,
+) -> Draft:
+    """Plan a lab that was read already. Raises UsageError, HostError, StateError.
+
+    owner: the class that it is for, which then says whom it admits; without one both stay as they are.
+    """
     check_instance_name(instance)
     folder = InstanceFolder(spec.name, instance)
     record = folder.record()
+    if not owner and record is not None:
+        owner, admits = record.owner, record.admission
+    else:
+        admits = admission.plain() if admission is not None else {}
+    spec = admitted(spec, admits)
     backend, _why = choose_backend(provider or (record.provider if record else None), spec.provider)
     previous = folder.pending() or folder.plan()
-    return Draft(
-        spec, build(spec, instance=instance, provider=backend.name, previous=previous), backend, folder, record
-    )
+    plan = build(spec, instance=instance, provider=backend.name, previous=previous)
+    return Draft(spec, plan, backend, folder, record, owner, admits)
+
+
+def admitted(spec: LabSpec, admission: Mapping[str, Any]) -> LabSpec:
+    """The lab with whom a record says that its class lets in. Raises UsageError."""
+    return Admission.of(admission).applied(spec) if admission else spec
 
 
 def check_instance_name(name: str) -> None:

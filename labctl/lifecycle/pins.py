@@ -134,6 +134,19 @@ def choose(draft: Draft, listener: Listener = ignore, *, only_locked: bool = Fal
     return Choice(images, to_make, path)
 
 
+def present(draft: Draft, listener: Listener = ignore) -> Mapping[Wanted, Image] | None:
+    """The images of the lab that an ``up`` would take from the store; None where it would have to make one first."""
+    found = dict(choose(draft, listener).images)
+    for one in wanted(draft):
+        if one not in found:
+            pin = pinning.cached(*one, _source(draft), listener)
+            image = pinning.held(pin, _source(draft)) if pin is not None else None
+            if image is None:
+                return None
+            found[one] = image
+    return found
+
+
 def check(draft: Draft, listener: Listener = ignore) -> tuple[Standing, ...]:
     """How every image of the lab, and of its lock file for this provider, stands. Makes and downloads nothing.
 

@@ -25,6 +25,8 @@ MAX_VALUES = 100_000
 # What an escape in double quotes can bring in, and no file, argument or guest can take: NUL, and half of a character.
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
+_STARTER = "`labctl init` writes a starter lab."
+
 _Event = TypeVar("_Event", bound=yaml.Event)
 
 
@@ -59,8 +61,9 @@ class _Built:
 class Composer:
     """Composes one text. Small faults are collected; one that leaves no sense in the rest ends it."""
 
-    def __init__(self, file: Path, lines: tuple[str, ...]) -> None:
+    def __init__(self, file: Path, lines: tuple[str, ...], what: str = "lab") -> None:
         self._file = file
+        self._what = what
         self._lines = lines
         self._problems: list[Problem] = []
         self._anchors: dict[str, _Built] = {}
@@ -79,13 +82,15 @@ class Composer:
     def _document(self, events: _Events) -> Node:
         events.take(yaml.StreamStartEvent)
         if events.at(yaml.StreamEndEvent):
-            self._stop(Mark(0, 0), "the file is empty", "`labctl init` writes a starter lab.")
+            self._stop(Mark(0, 0), "the file is empty", _STARTER if self._what == "lab" else "")
         events.take(yaml.DocumentStartEvent)
         root = self._value(events, 1).node
         events.take(yaml.DocumentEndEvent)
         if not events.at(yaml.StreamEndEvent):
             mark = _mark(events.take(yaml.DocumentStartEvent))
-            self._stop(mark, "a second document begins here; a lab is one document", "Remove the line with ---.")
+            self._stop(
+                mark, f"a second document begins here; a {self._what} is one document", "Remove the line with ---."
+            )
         return root
 
     def _value(self, events: _Events, depth: int) -> _Built:

@@ -36,14 +36,14 @@ def check(path: Path) -> tuple[Problem, ...]:
 def _load(path: Path, *, judged: bool) -> LabSpec:
     document = source.read(path)
     written = plain(document.root)
-    _stop_at(document, schema.findings(written), document.root)
+    stop_at(document, schema.findings(written), document.root)
     if judged:
-        _stop_at(document, schema.refusals(written), document.root)
-    _stop_at(document, _too_many_defaults(written), document.root)
+        stop_at(document, schema.refusals(written), document.root)
+    stop_at(document, _too_many_defaults(written), document.root)
     full = with_defaults(document.root)
     data = plain(full)
     spec = build(data, document.file.absolute())
-    _stop_at(document, rules.findings(spec, data), full)
+    stop_at(document, rules.findings(spec, data), full)
     return spec
 
 
@@ -52,7 +52,8 @@ def schema_text() -> str:
     return resources.text(schema.SCHEMA_FILE)
 
 
-def _stop_at(document: source.Document, findings: Iterable[Finding], root: Node) -> None:
+def stop_at(document: source.Document, findings: Iterable[Finding], root: Node) -> None:
+    """Raise SpecError with what was found, placed in the document; nothing where nothing was. root: see ``place``."""
     problems: dict[tuple[int, int, str], Problem] = {}
     for problem in (document.place(finding, root) for finding in islice(findings, MAX_PROBLEMS)):
         # A mistake in defaults or behind an alias is one mistake, however many machines inherit it.

@@ -46,12 +46,20 @@ class Document:
         )
 
 
-def read(path: Path) -> Document:
-    """Read a lab file or folder. Raises SpecError with every problem that YAML itself has."""
+def read(path: Path, what: str = "lab") -> Document:
+    """Read a lab file or folder, or a file of another kind. Raises SpecError with every problem that YAML itself has.
+
+    what: the kind of file, for messages.
+    """
     file = _file(path)
-    text = _text(file)
-    lines = tuple(_LINE_BREAK.split(text))
-    return Document(file, lines, Composer(file, lines).compose(text))
+    text = read_text(file)
+    lines = split_lines(text)
+    return Document(file, lines, Composer(file, lines, what).compose(text))
+
+
+def split_lines(text: str) -> tuple[str, ...]:
+    """The lines of a file as its problems count them, without line breaks."""
+    return tuple(_LINE_BREAK.split(text))
 
 
 def _file(path: Path) -> Path:
@@ -62,10 +70,11 @@ def _file(path: Path) -> Path:
         _refuse(path, f"this cannot be read: {error.strerror}")
 
 
-def _text(file: Path) -> str:
+def read_text(file: Path, form: str = "YAML") -> str:
+    """The text of a file of at most 1 MiB, without a byte order mark. Raises SpecError where it is no such thing."""
     data = _bytes(file)
     if b"\0" in data:
-        _refuse(file, "this is a binary file, not YAML text")
+        _refuse(file, f"this is a binary file, not {form} text")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -73,7 +82,7 @@ def _text(file: Path) -> str:
     if bad := _NOT_TEXT.search(text):
         before = _LINE_BREAK.split(text[: bad.start()])
         mark = Mark(len(before), len(before[-1]) + 1)
-        _refuse(file, f"the control character {quoted(bad.group())} is not allowed in YAML", mark)
+        _refuse(file, f"the control character {quoted(bad.group())} is not allowed in {form}", mark)
     return text
 
 

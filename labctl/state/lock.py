@@ -25,13 +25,27 @@ def locked(lab: str, instance: str, *, wait: float = _GLANCE) -> Iterator[None]:
 
     wait: seconds to wait for another holder. Raises BusyError that says who holds it.
     """
+    with _held(f"{lab}.{instance}", f"changing {lab}/{instance}", wait):
+        yield
+
+
+@contextlib.contextmanager
+def class_locked(name: str) -> Iterator[None]:
+    """Hold the lock of a class: one labctl at a time counts what its instances take of the host. Raises BusyError."""
+    with _held(f"class {name}", f"bringing up the class {name}", _GLANCE):
+        yield
+
+
+@contextlib.contextmanager
+def _held(key: str, doing: str, wait: float) -> Iterator[None]:
+    """key: names the lock; no name of a lab or an instance has a space. doing: what its holder does, for people."""
     folder = private_folder(state_root() / ".locks")
-    lock = FileLock(folder / f"{lab}.{instance}.lock")
-    note = folder / f"{lab}.{instance}.json"
+    lock = FileLock(folder / f"{key}.lock")
+    note = folder / f"{key}.json"
     try:
         lock.acquire(timeout=wait)
     except Timeout as error:
-        raise _busy(lab, instance, note) from error
+        raise _busy(doing, note) from error
     try:
         who = {"pid": os.getpid(), "since": time.time(), "command": " ".join(["labctl", *sys.argv[1:]])}
         with contextlib.suppress(HostError):  # a full disk must not keep anybody from making room on it
@@ -47,12 +61,12 @@ def holder(lab: str, instance: str) -> str:
     try:
         FileLock(folder / f"{lab}.{instance}.lock").acquire(timeout=0).lock.release()
     except Timeout:
-        return _busy(lab, instance, folder / f"{lab}.{instance}.json").brief
+        return _busy(f"changing {lab}/{instance}", folder / f"{lab}.{instance}.json").brief
     return ""
 
 
-def _busy(lab: str, instance: str, note: Path) -> BusyError:
-    brief = f"another labctl is changing {lab}/{instance}"
+def _busy(doing: str, note: Path) -> BusyError:
+    brief = f"another labctl is {doing}"
     try:
         who = json.loads(note.read_text(encoding="utf-8"))
         since = time.strftime("%H:%M:%S", time.localtime(who["since"]))

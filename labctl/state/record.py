@@ -40,7 +40,8 @@ class Record:
     """What the instance is. spec_file: the lab.yaml it was made from. created: seconds since the epoch.
 
     files: machine name to a digest of the provisioning files it was given, which the plan only names. sealed: the
-    instance is to run without its management path.
+    instance is to run without its management path. owner: the class that it belongs to, ``""`` where it was made by
+    hand. admission: whom that class lets in beside what the lab file says, as plain values; empty for nobody.
     """
 
     lab: str
@@ -51,6 +52,8 @@ class Record:
     created: float = field(default_factory=time.time)
     files: Mapping[str, str] = field(default_factory=dict)
     sealed: bool = False
+    owner: str = ""
+    admission: Mapping[str, Any] = field(default_factory=dict)
     labctl: str = __version__
     version: int = RECORD_VERSION
 

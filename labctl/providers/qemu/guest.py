@@ -90,9 +90,9 @@ def rebirth(macs: Sequence[tuple[str, str]]) -> str:
     """What tells a copy of a template apart from the others, before it is told who it is: shell text for right now.
 
     Its clock stands at the template's moment; where this text is carried out late, its hardware's says what time it is.
-    Its NICs have the template's MACs. macs: pairs of that and its own. Its kernel would go on with the template's random
-    numbers: it gets others from this host, and is told to use them at once (RNDRESEEDCRNG of random(4)), because not
-    every kernel heeds the virtual machine's generation ID.
+    Its NICs have the template's MACs. macs: pairs of that and its own. Its kernel would go on with the template's
+    random numbers: it gets others from this host, and is told to use them at once (RNDRESEEDCRNG of random(4)), because
+    not every kernel heeds the virtual machine's generation ID.
     """
     reseed = f'open(R,"+<","/dev/urandom")&&syswrite(R,pack("H*","{secrets.token_hex(64)}"))&&ioctl(R,0x5207,0)||exit 1'
     cases = "".join(f"    {old}) mac={new} ;;\n" for old, new in macs)

@@ -1,0 +1,150 @@
+"""Sheets for students: one page of HTML each, which needs nothing else and opens anywhere.
+
+Names, descriptions and addresses are text and stay text: the template escapes everything. The tasks are the lab's
+README; its Markdown may not hold HTML or pictures, and the page's policy lets nothing run or load.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labctl.errors import LabctlError
+from labctl.host.files import write_atomic
+from labctl.lifecycle.classroom.seats import Place
+from labctl.lifecycle.classroom.ssh import check_server, let_in
+from labctl.lifecycle.locate import Running, running
+from labctl.plan.model import MachinePlan
+from labctl.spec.classfile import ClassSpec, Seat
+from labctl.spec.files import read_lab_file
+
+if TYPE_CHECKING:
+    import jinja2
+
+_FOLDER = Path(__file__).parent
+_TASKS = "README.md"
+_MOST_TASKS = 1 << 20  # bytes; a sheet is read on paper
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A machine that a student may log in to. addresses: network and addresses, for people. command: what to type,
+    ``""`` where the machine does not run. account: ``""`` where nobody logs in with a key of their own."""
+
+    machine: str
+    description: str
+    addresses: tuple[str, ...]
+    command: str
+    account: str
+
+
+def write(
+    spec: ClassSpec,
+    chosen: Sequence[Place],
+    folder: Path,
+    *,
+    jump: str | None = None,
+) -> tuple[Path, ...]:
+    """A sheet for each of the chosen who is on the roster and has an instance, ``INSTANCE.html``. Gives the files.
+
+    jump: the server through which students come. Raises UsageError, HostError, and what is wrong with an instance.
+    """
+    check_server(jump)
+    tasks = _tasks(spec)
+    found = []
+    for place in chosen:
+        if place.seat is not None and place.folder is not None:
+            path = folder / f"{place.instance}.html"
+            write_atomic(path, sheet(spec, place, running(place.folder), tasks, jump=jump))
+            found.append(path)
+    return tuple(found)
+
+
+def sheet(spec: ClassSpec, place: Place, lab: Running, tasks: str, *, jump: str | None = None) -> str:
+    """The text of one sheet. tasks: Markdown."""
+    style = (_FOLDER / "handout.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return str(
+        _environment()
+        .get_template("handout.html.j2")
+        .render(
+            policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+            style=style,
+            spec=spec,
+            place=place,
+            students=place.seat.students if place.seat is not None else (),
+            lab=lab.plan,
+            doors=tuple(_doors(spec, place, lab, jump)),
+            tasks=_html(tasks),
+        )
+    )
+
+
+def _doors(spec: ClassSpec, place: Place, lab: Running, jump: str | None) -> Iterator[Door]:
+    """The machines of ``login``; where the class has none, all, since the teacher opens them."""
+    for machine in lab.plan.machines:
+        if spec.login is None or let_in(spec, machine):
+            account = spec.login.user if spec.login is not None and spec.admission(_seat(place)) is not None else ""
+            yield Door(
+                machine.name,
+                machine.description,
+                tuple(_addresses(machine)),
+                _command(lab, machine.name, account, jump),
+                account,
+            )
+
+
+def _command(lab: Running, machine: str, account: str, jump: str | None) -> str:
+    if not account:
+        return ""
+    try:
+        endpoint = lab.provider.endpoint(lab.plan, machine)
+    except LabctlError:
+        return ""
+    through = f"-J {jump} " if jump is not None else ""
+    return f"ssh {through}-p {endpoint.port} {account}@{endpoint.host}"
+
+
+def _addresses(machine: MachinePlan) -> Iterator[str]:
+    for interface in machine.interfaces:
+        yield f"{interface.network} {', '.join(str(one) for one in interface.addresses()) or 'no address'}"
+
+
+def _seat(place: Place) -> Seat:
+    return place.seat if place.seat is not None else Seat(place.instance, ())
+
+
+def _tasks(spec: ClassSpec) -> str:
+    """The lab's README, without its title; ``""`` where it has none."""
+    root = spec.lab.parent
+    if not (root / _TASKS).exists():
+        return ""
+    text = read_lab_file(root, _TASKS)[:_MOST_TASKS].decode("utf-8", errors="replace")
+    first, _, rest = text.lstrip().partition("\n")
+    return rest if first.startswith("# ") else text
+
+
+def _html(markdown: str) -> str:
+    """Markdown as HTML without pictures, raw HTML, or links to anything but web pages and mail."""
+    from markdown_it import MarkdownIt
+
+    made = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    return str(made.render("".join(c if c.isprintable() or c in "\n\t" else "�" for c in markdown)))
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

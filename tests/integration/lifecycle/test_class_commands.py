@@ -1,0 +1,132 @@
+"""``labctl class`` as it is typed, on machines that are notes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from labctl.spec.classfile import schema_text
+from tests.support.classes import LAB
+from tests.support.command import Labctl
+
+pytestmark = pytest.mark.integration
+
+CLASS = "version: 1\nname: monday\nlab: lab\nroster: students.csv\n"
+
+
+@pytest.fixture
+def labctl(tmp_path: Path) -> Labctl:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "lab.yaml").write_text(LAB)
+    (tmp_path / "class.yaml").write_text(CLASS)
+    (tmp_path / "students.csv").write_text("id,name\ns01,Ada Lovelace\ns02,李小龙\ns03,\n", encoding="utf-8")
+    return Labctl(tmp_path / "state", tmp_path, variables={"LABCTL_PROVIDER": "fake"})
+
+
+def words(labctl: Labctl, *arguments: str | Path) -> tuple[int, str, str]:
+    """The exit code and what was written to standard output and error."""
+    with labctl.start(*arguments) as process:
+        out, error = process.communicate(timeout=120)
+    return process.returncode, out.decode(), error.decode()
+
+
+def test_a_lesson_from_plan_to_destroy(labctl: Labctl) -> None:
+    assert labctl.json("class", "plan")["starts"] == 3
+    assert "3 instances of" in labctl.run("class", "plan")
+    code, out, error = words(labctl, "class", "up")
+    assert (code, out) == (0, "monday: 3 made\n")
+    assert "✓ s02" in error
+    shown = labctl.run("class", "status")
+    assert "李小龙" in shown
+    assert shown.startswith("monday: 3 up\n")
+    assert labctl.run("class", "down", "--only", "1-2", "--machine", "a") == "monday: 2 stopped\n"
+    machines = labctl.json("class", "status", "--only", "s01")["instances"][0]["machines"]
+    assert [(one["name"], one["state"]) for one in machines] == [("a", "stopped"), ("b", "running")]
+    assert labctl.run("class", "reset", "--only", "s01") == "monday: 1 as new\n"
+    assert "Host s03-b" in labctl.run("class", "ssh-config")
+    assert labctl.run("class", "handout", "-o", "out") == "3 sheets in out.\n"
+    assert "Ada Lovelace" in (labctl.home / "out" / "s01.html").read_text(encoding="utf-8")
+    assert labctl.run("class", "destroy", "--yes") == "monday: 3 removed\n"
+    assert labctl.json("list") == []
+    assert labctl.run("class", "down") == "monday: nobody is chosen who has an instance.\n"
+
+
+def test_results_are_one_object_per_instance(labctl: Labctl) -> None:
+    done = labctl.json("class", "up")
+    assert (done["class"], done["verb"]) == ("monday", "up")
+    first = done["instances"][0]
+    assert (first["instance"], first["did"], first["error"], first["on_roster"]) == ("s01", "made", None, True)
+    assert first["students"] == [{"id": "s01", "name": "Ada Lovelace"}]
+    assert [change["action"] for change in first["changes"]] == ["create", "create"]
+
+
+def test_who_failed_and_why_is_said_once_for_all_with_one_reason(labctl: Labctl) -> None:
+    for name in ("s01", "s02"):
+        labctl.run("up", "lab", "--instance", name)
+    code, out, error = words(labctl, "class", "up", "-q")
+    assert (code, out) == (1, "monday: 2 failed, 1 made\n")
+    assert error.count("was not made for a class") == 1
+    assert "✗ s01, s02: two/… was not made for a class" in error
+    done = labctl.json("class", "up", code=1)
+    assert "was not made for a class" in done["instances"][0]["error"]["brief"]
+
+
+def test_a_student_who_has_left_is_shown_kept_by_reset_and_removed_when_asked(labctl: Labctl) -> None:
+    labctl.run("class", "up")
+    (labctl.home / "students.csv").write_text("id\ns01\ns03\n")
+    code, out, error = words(labctl, "class", "status")
+    assert code == 0
+    assert "no longer on the roster" in out
+    assert "labctl class destroy --gone" in error
+    assert "No longer on the roster, and still there: s02" in words(labctl, "class", "up", "-q")[2]
+    assert [one["instance"] for one in labctl.json("class", "reset", "--yes")["instances"]] == ["s01", "s03"]
+    assert labctl.run("class", "destroy", "--gone", "--yes") == "monday: 1 removed\n"
+    assert sorted(one["instance"] for one in labctl.json("list")) == ["s01", "s03"]
+
+
+def test_what_throws_the_work_of_all_away_asks_first(labctl: Labctl) -> None:
+    labctl.run("class", "up")
+    for verb in ("reset", "destroy"):
+        assert "Add --yes" in labctl.complaint("class", verb, code=2)
+    assert {one["did"] for one in labctl.json("class", "status")["instances"]} == {"up"}
+
+
+@pytest.mark.parametrize("only", ["s4", "4", "0", ""])
+def test_a_word_that_names_nobody_is_wrong_usage(labctl: Labctl, only: str) -> None:
+    labctl.complaint("class", "up", "--only", only, code=2)
+    assert labctl.json("list") == []
+
+
+def test_a_class_that_may_not_have_so_many_is_refused_by_plan_and_up(labctl: Labctl) -> None:
+    (labctl.home / "class.yaml").write_text(CLASS + "limits: {instances: 2}\n")
+    code, out, error = words(labctl, "class", "plan")
+    assert code == 1
+    assert "2 of 3" in out
+    assert "--only 1-2 brings up those that fit" in error
+    assert "3 instances of monday do not fit on this host; 2 do" in labctl.complaint("class", "up")
+    assert labctl.json("list") == []
+    assert labctl.run("class", "up", "--only", "s01,s02") == "monday: 2 made\n"
+
+
+def test_a_wrong_roster_is_shown_with_its_line(labctl: Labctl) -> None:
+    (labctl.home / "students.csv").write_text("id,name\ns01,Ada\ns01,Eve\n")
+    said = labctl.complaint("class", "up", code=2)
+    assert 'students.csv:3:1: id: the id "s01" is there twice; the first is in line 2' in said
+
+
+def test_verify_tells_what_could_not_be_verified(labctl: Labctl) -> None:
+    """Notes answer no probe: there is nothing that could have failed."""
+    labctl.run("class", "up")
+    done = labctl.json("class", "verify", "--sample", "1", code=4)
+    assert [one["did"] for one in done["instances"]] == ["INCONCLUSIVE"]
+
+
+def test_a_name_does_not_steer_the_terminal_of_a_table(labctl: Labctl) -> None:
+    (labctl.home / "students.csv").write_text("id,name\ns01,[bold red]Ada[/]\n", encoding="utf-8")
+    assert "[bold red]Ada[/]" in labctl.run("class", "status")
+
+
+def test_the_schema_is_printed(labctl: Labctl) -> None:
+    assert json.loads(labctl.run("class", "schema")) == json.loads(schema_text())
