@@ -1,5 +1,5 @@
 # The two commands of the README are `make demo` and `make test`; each starts with `make setup`.
-.PHONY: help setup demo test test-engines test-leaks test-virtualbox-guest lint format bench clean
+.PHONY: help setup demo test test-engines test-leaks test-slow test-virtualbox-guest lint format bench clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -36,13 +36,16 @@ format: setup  ## put the code into the project's form
 	@$(BIN)/ruff check --fix .
 
 test: setup  ## every check and test, on real virtual machines
-	@$(BIN)/pytest -n 2 --dist loadfile --durations 45 -m "not slow and not virtualbox_guest"
+	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "not slow and not virtualbox_guest"
 
 test-engines: setup  ## all about VirtualBox and libvirt through Vagrant, the contract suite on them too
-	@$(BIN)/pytest -n 2 --dist loadfile --durations 45 -m "engines and not virtualbox_guest"
+	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "engines and not virtualbox_guest"
 
 test-leaks: setup  ## plant every leak of the catalogue in labs of real guests, and verify clean ones; LABCTL_CLEAN_RUNS=20
 	@$(BIN)/pytest -n 0 -v tests/leaks
+
+test-slow: setup  ## what `make test` leaves out because it repeats a thing many times or takes minutes, but leaks and engines
+	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "slow and not engines" --ignore tests/leaks
 
 test-virtualbox-guest: setup  ## a lab of real guests in a real VirtualBox without hardware virtualisation; a quarter of an hour
 	@$(BIN)/pytest --durations 10 -m virtualbox_guest tests/virtualbox
