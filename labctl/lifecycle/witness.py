@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from labctl.errors import GuestError, LabctlError
 from labctl.lifecycle.locate import Running
 from labctl.providers.base import SealedError
+from labctl.providers.clock import SET_CLOCK
 from labctl.providers.workers import Stop, each, raise_failures
 
 _SECONDS = 60.0
@@ -25,8 +26,9 @@ echo "$1" >/run/labctl/checkpoint && echo "$1" >/var/lib/labctl/checkpoint || ex
 _NOW = "exec sync /var/lib/labctl/checkpoint\n"
 _SOON = "sync /var/lib/labctl/checkpoint >/dev/null 2>&1 &\n"
 # The clock first: what comes after may depend on it. The disk is read past the page cache, which is memory.
-_LOOK = """\
-date -u -s "@$1" >/dev/null
+_LOOK = f"""\
+now=$1
+{SET_CLOCK}\
 read -r memory </run/labctl/checkpoint; printf '%s\\n' "$memory"
 dd if=/var/lib/labctl/checkpoint iflag=direct bs=4096 count=1 2>/dev/null || cat /var/lib/labctl/checkpoint
 echo "$2" >/run/labctl/checkpoint; echo "$2" >/var/lib/labctl/checkpoint

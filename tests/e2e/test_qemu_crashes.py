@@ -103,7 +103,7 @@ def test_up_after_kills_finishes_and_starts_nothing_twice(lab: Lab) -> None:
         time.sleep(seconds)
         kill(process)
         assert all(count == 1 for count in lab.running().values())
-    for moment in ("started boot one", "done boot one", "done configure two", "started provision two"):
+    for moment in ("started boot one", "done boot two", "done configure two", "started provision two"):
         process = lab.begin()
         lab.until(process, moment)
         kill(process)

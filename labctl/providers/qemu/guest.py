@@ -17,6 +17,7 @@ from labctl.plan import guest as personalities
 from labctl.plan.guest import GuestFile, GuestStep, Personality
 from labctl.plan.model import MachinePlan
 from labctl.providers.base import ExecResult, Job
+from labctl.providers.clock import SET_CLOCK
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu.agent import Agent
 from labctl.providers.qemu.record import MachineRecord
@@ -96,13 +97,10 @@ def rebirth(macs: Sequence[tuple[str, str]]) -> str:
     """
     reseed = f'open(R,"+<","/dev/urandom")&&syswrite(R,pack("H*","{secrets.token_hex(64)}"))&&ioctl(R,0x5207,0)||exit 1'
     cases = "".join(f"    {old}) mac={new} ;;\n" for old, new in macs)
-    now = time.time()
     return f"""\
 [ ! -x /usr/bin/perl ] || perl -e '{reseed}'
-now={now:.3f}
-if read -r clock </sys/class/rtc/rtc0/since_epoch && [ "$clock" -gt {now + 1:.0f} ]; then now=$clock; fi
-date -u -s "@$now" >/dev/null
-: >/var/lib/systemd/random-seed
+now={time.time():.3f}
+{SET_CLOCK}: >/var/lib/systemd/random-seed
 moves=''
 for path in /sys/class/net/*; do
   read -r mac <"$path/address" || continue
