@@ -116,6 +116,7 @@ def test_a_lab_goes_on_elsewhere_from_the_moment_it_was_saved_at(exported: Expor
     assert [path.name for path in room.state.iterdir() if path.is_dir()] == [".locks"]
 
 
+@pytest.mark.slow
 def test_what_came_after_the_checkpoint_is_not_in_the_file(exported: Exported, room: Labctl) -> None:
     search = f"zcat {exported.file} | grep -aclF {SECRET}"
     assert subprocess.run(["sh", "-c", search], capture_output=True, text=True, check=False).stdout in ("", "0\n")
@@ -124,6 +125,7 @@ def test_what_came_after_the_checkpoint_is_not_in_the_file(exported: Exported, r
     assert len([name for name in listed.split() if name.startswith("checkpoint/")]) == len(BOTH)
 
 
+@pytest.mark.slow
 def test_it_boots_from_its_disks_where_its_memory_is_left_out(exported: Exported, room: Labctl) -> None:
     lab = here(room)
     room.run("up", exported.file, "--cold")
@@ -135,6 +137,7 @@ def test_it_boots_from_its_disks_where_its_memory_is_left_out(exported: Exported
     assert {machine: lab.sh(machine, "cat /root/disk") for machine in BOTH} == dict.fromkeys(BOTH, "before")
 
 
+@pytest.mark.slow
 def test_two_instances_of_it_are_two(exported: Exported, room: Labctl) -> None:
     room.run("up", exported.file)
     room.run("up", exported.file, "--instance", "second")
@@ -149,6 +152,7 @@ def test_two_instances_of_it_are_two(exported: Exported, room: Labctl) -> None:
     assert room.run("exec", "--instance", "second", here(room).folder, "one", "--", "ping", "-c1", "-W9", "10.9.0.2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("moment", "after"), [("unpacked", "destroy"), ("saved", "up")])
 def test_killed_on_its_way_it_begins_anew_or_is_gone(exported: Exported, room: Labctl, moment: str, after: str) -> None:
     lab = here(room)
