@@ -6,15 +6,12 @@ import contextlib
 import os
 import signal
 import sys
-import tempfile
 import threading
-import time
-import traceback
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from labctl.errors import ExitCode, LabctlError
+from labctl.host.bugs import as_bug
 
 
 def main() -> None:
@@ -51,9 +48,9 @@ def run(argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.OK)
     except Exception as error:  # the last resort: a bug becomes one line and a file to report
-        print(f"labctl: this is a bug in labctl: {type(error).__name__}: {error}", file=sys.stderr)
-        print(f"  The traceback is in {_keep_traceback()}; please report it.", file=sys.stderr)
-        return int(ExitCode.BUG)
+        found = as_bug(error)
+        _say(found)
+        return int(found.exit_code)
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -80,16 +77,6 @@ def _say(error: LabctlError) -> None:
     if error.reference:
         text.append(f"  see: {error.reference}")
     print("\n".join(text), file=sys.stderr)
-
-
-def _keep_traceback() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="labctl-bug-"))
-    path = folder / "traceback.txt"
-    path.write_text(
-        f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {sys.argv!r} Python {sys.version}\n{traceback.format_exc()}",
-        encoding="utf-8",
-    )
-    return path
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from labctl.cli import (
     host_commands,
     import_command,
     run_commands,
+    score_commands,
     spec_commands,
     verify_commands,
 )
@@ -90,6 +91,7 @@ app.command("unbundle", rich_help_panel=WRITE)(bundle_commands.unbundle)
 
 app.command("up", rich_help_panel=RUN)(run_commands.up)
 app.command("verify", rich_help_panel=RUN)(verify_commands.verify)
+app.command("score", rich_help_panel=RUN)(score_commands.score)
 app.command("status", rich_help_panel=RUN)(run_commands.status)
 app.command("list", rich_help_panel=RUN)(run_commands.list_)
 app.command("down", rich_help_panel=RUN)(run_commands.down)
@@ -103,6 +105,7 @@ app.command("unseal", rich_help_panel=RUN)(checkpoint_commands.unseal)
 app.add_typer(class_commands.class_, name="class", rich_help_panel=RUN)
 
 app.command("ssh", rich_help_panel=ENTER, context_settings=_TREE)(access_commands.ssh)
+app.command("secrets", rich_help_panel=ENTER)(score_commands.secrets)
 app.command("exec", rich_help_panel=ENTER, context_settings=_TREE)(access_commands.exec_)
 app.command("console", rich_help_panel=ENTER)(access_commands.console)
 app.command("logs", rich_help_panel=ENTER)(access_commands.logs)

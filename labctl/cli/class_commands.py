@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labctl.cli import class_papers
+from labctl.cli import class_papers, score_commands
 from labctl.cli.class_options import (
     ClassArgument,
     JobsOption,
@@ -20,8 +19,8 @@ from labctl.cli.class_options import (
 )
 from labctl.cli.class_view import show_plan, show_status, tell, to_json
 from labctl.cli.options import JsonOption, ProviderOption, QuietOption, YesOption
-from labctl.cli.output import progress, remark, say, say_json
-from labctl.errors import ExitCode, UsageError
+from labctl.cli.output import agreed, progress, remark, say_json
+from labctl.errors import ExitCode
 
 if TYPE_CHECKING:
     from labctl.lifecycle.classroom.work import Result
@@ -146,7 +145,7 @@ def reset(
     spec, chosen = chosen_of(target, only)
     chosen = chosen if only else verbs.on_roster(chosen)
     there = [place.instance for place in verbs.existing(chosen)]
-    if not only and there and not _agreed(f"Throw away all that was done in {_counted(there)} of {spec.name}?", yes):
+    if not only and there and not agreed(f"Throw away all that was done in {_counted(there)} of {spec.name}?", yes):
         return int(ExitCode.OK)
     with progress(quiet or as_json) as listener:
         results = verbs.reset(chosen, jobs=workers(jobs), listener=listener)
@@ -217,7 +216,7 @@ def destroy(
 
     spec, chosen = chosen_of(target, only)
     doomed = tuple(place for place in verbs.existing(chosen) if place.seat is None or not gone)
-    if doomed and not _agreed(f"Remove {_counted([p.instance for p in doomed])} of {spec.name} with its disks?", yes):
+    if doomed and not agreed(f"Remove {_counted([p.instance for p in doomed])} of {spec.name} with its disks?", yes):
         return int(ExitCode.OK)
     with progress(quiet or as_json) as listener:
         results = verbs.destroy(doomed, jobs=workers(jobs), listener=listener)
@@ -238,17 +237,8 @@ def _counted(names: Sequence[str]) -> str:
     return f"{len(names)} instances" if len(names) != 1 else f"the instance {names[0]}"
 
 
-def _agreed(question: str, yes: bool) -> bool:
-    if yes:
-        return True
-    if not sys.stdin.isatty():
-        raise UsageError("this asks before it throws anything away, and there is nobody to ask", hint="Add --yes.")
-    if typer.confirm(question):
-        return True
-    say("Nothing was done.")
-    return False
-
-
+class_.command("score")(score_commands.class_score)
+class_.command("key")(score_commands.class_key)
 class_.command("ssh-config")(class_papers.ssh_config)
 class_.command("handout")(class_papers.handout)
 class_.command("schema")(class_papers.schema)

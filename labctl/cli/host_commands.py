@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labctl.cli.options import JsonOption, LabArgument, ProviderOption, QuietOption, YesOption
-from labctl.cli.output import progress, say, say_json, table
+from labctl.cli.output import agreed, progress, say, say_json, table
 
 if TYPE_CHECKING:
     from labctl.images import BoxFile
@@ -213,8 +213,8 @@ def image_rm(
     """Remove images from the cache. Labs that were made from them need them to start again."""
     from labctl.images import remove
 
-    if not yes and not typer.confirm(f"Remove {', '.join(names)} from the cache?"):
-        raise typer.Exit(1)
+    if not agreed(f"Remove {', '.join(names)} from the cache?", yes):
+        return
     for name in names:
         for gone in remove(name):
             say(f"removed {gone}")

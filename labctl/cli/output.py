@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from labctl.errors import UsageError
 from labctl.events import Event, Listener
 
 
@@ -41,6 +42,23 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return str(value)
+
+
+def agreed(question: str, yes: bool) -> bool:
+    """Whether the user agrees to what cannot be undone. yes: they did so on the command line.
+
+    Raises UsageError where there is nobody to ask.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError("this asks before it throws anything away, and there is nobody to ask", hint="Add --yes.")
+    import typer
+
+    if typer.confirm(question):
+        return True
+    say("Nothing was done.")
+    return False
 
 
 def size(value: int | None) -> str:

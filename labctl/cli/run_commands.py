@@ -17,7 +17,7 @@ from labctl.cli.options import (
     QuietOption,
     YesOption,
 )
-from labctl.cli.output import progress, remark, say, say_json, size, table
+from labctl.cli.output import agreed, progress, remark, say, say_json, size, table
 from labctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -239,20 +239,14 @@ def destroy(
     quiet: QuietOption = False,
 ) -> None:
     """Remove an instance: its machines, disks, networks, keys and records. Images and the lab file stay."""
-    import sys
-
     from labctl.lifecycle import locate, teardown
 
     folder = locate.find_folder(lab, instance)
     if dry_run:
         say(f"Would remove {folder.lab}/{folder.instance} and everything in {folder.path}.")
         return
-    if not yes:
-        if not sys.stdin.isatty():
-            raise UsageError("destroy asks before it removes anything, and there is nobody to ask", hint="Add --yes.")
-        if not typer.confirm(f"Remove {folder.lab}/{folder.instance} with its disks?"):
-            say("Nothing was removed.")
-            return
+    if not agreed(f"Remove {folder.lab}/{folder.instance} with its disks?", yes):
+        return
     with progress(quiet or as_json) as listener:
         teardown.destroy(folder, listener=listener)
     if as_json:

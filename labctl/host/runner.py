@@ -101,12 +101,10 @@ class Runner:
             out, err = process.communicate(stdin, timeout=timeout)
             code = process.returncode
         except subprocess.TimeoutExpired:
-            kill_group(process)
-            out, err = process.communicate()
+            out, err = _cut_off(process)
             code = None
         except BaseException:
-            kill_group(process)
-            process.communicate()
+            _cut_off(process)
             raise
         result = Result(shown, code, out or b"", err or b"", time.monotonic() - started)
         self._note(shown, "timeout" if code is None else str(code), result.seconds)
@@ -214,7 +212,25 @@ class Runner:
             log.write(line)
 
 
+def _cut_off(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """Kill a program with its group and give what it wrote.
+
+    One that it started with a session of its own, as ssh does, may live on and hold its output open: that is let go.
+    """
+    kill_group(process)
+    try:
+        return process.communicate(timeout=_LET_GO_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        process.wait()
+        return error.output or b"", error.stderr or b""
+
+
 _LOG_LOCK = threading.Lock()
+_LET_GO_SECONDS = 1.0
 _KEPT_LINES = 200  # of a long program's output, for its last words
 _KEPT_BYTES = 64 << 10
 _GRACE_SECONDS = 10.0

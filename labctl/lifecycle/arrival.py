@@ -145,7 +145,7 @@ def _arrive(draft: Draft, carried: Carried, stage: Path, options: Options, liste
             draft.backend.name,
             str(draft.spec.file),
             "arriving",
-            files=converge.file_digests(draft.spec, draft.plan),
+            files=converge.file_digests(draft.spec, draft.plan, {}),
             sealed=carried.sealed or draft.plan.seal,
         )
         lab = Running(draft.folder, record, draft.plan, provider)

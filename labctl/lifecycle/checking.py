@@ -105,11 +105,16 @@ def run(
     folder: str,
     expression: str = "",
     *,
+    tasks: bool = False,
     plug: bool = False,
     listener: Listener = ignore,
     seconds: float = SECONDS,
 ) -> tuple[Check, ...]:
-    """Run the checks in a folder of the lab. Nothing that goes wrong raises: it makes checks INCONCLUSIVE."""
+    """Run the checks in a folder of the lab. Nothing that goes wrong raises: it makes checks INCONCLUSIVE.
+
+    tasks: those marked as a student's task alone, or all where none is; else all but them, for a lab whose tasks are
+    open yet is as it should be.
+    """
     place = (lab.root / folder).resolve()
     if not place.is_dir() or not place.is_relative_to(lab.root.resolve()):
         return (_open_question(folder, f"there is no folder {folder} in {lab.root}"),)
@@ -124,16 +129,18 @@ def run(
             listener(Event("progress", "checks", message=f"{done} of {found}"))
 
         listener(Event("started", "checks"))
-        argv = [*mortal(), *_argv(lab, place, home, expression), *(["--lab-plug"] if plug else [])]
+        argv = [*mortal(), *_argv(lab, place, home, expression), f"--lab-tasks={'alone' if tasks else 'none'}"]
+        argv += ["--lab-plug"] if plug else []
         result = Runner(log=lab.folder.commands_log, environment=_ENVIRONMENT).follow(
             argv, heard, timeout=seconds, cwd=home / "work"
         )
         ending = _ending(result, seconds)
         checks = journal.read(f"it did not end: {ending.splitlines()[0]}" if ending else "pytest left it out")
+        no_wonder = journal.has_only_tasks()
         listener(Event("done", "checks", seconds=result.seconds))
     if result.code == _USAGE:
         checks = ()  # pytest looked for them and ran none, because of what it says
-    if ending or not checks:
+    if ending or not (checks or no_wonder):
         missing = f"no check fits -k {expression}" if expression else "there is no check in it"
         why = ending or (missing if result.code in (*_RAN, _NOTHING) else _said(result))
         checks = (*checks, _open_question(folder, why))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from labctl.lifecycle.locate import Draft, Running, engine_of, running
 from labctl.plan.diff import STRENGTH, Action, Change, PlanDiff, compare
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage, Capabilities, Job, Observed
+from labctl.spec import secrets
 from labctl.spec.files import read_lab_file
 from labctl.spec.model import FileStep, LabSpec, ScriptStep
 from labctl.state.lock import locked
@@ -50,7 +52,7 @@ def difference(draft: Draft) -> PlanDiff:
     Raises UsageError where ``up`` would refuse, because the instance is another lab's.
     """
     check_ownership(draft)
-    return _decide(draft, file_digests(draft.spec, draft.plan))
+    return _decide(draft, file_digests(draft.spec, draft.plan, draft.secrets))
 
 
 def up(
@@ -70,8 +72,10 @@ def up(
         draft = replace(draft, record=draft.folder.record())  # it may have changed while we had no lock
         check_ownership(draft)
         draft = _mended(draft, listener)
+        if draft.record is None and not draft.seed:
+            draft = replace(draft, seed=secrets.new_seed())
         engine = engine_of(draft.backend)
-        digests = file_digests(draft.spec, draft.plan)
+        digests = file_digests(draft.spec, draft.plan, draft.secrets)
         diff = _decide(draft, digests)
         provider = engine(draft.folder.engine, listener)
         record = _record(draft, digests)
@@ -91,7 +95,7 @@ def up(
         draft.folder.begin(draft.plan)
         # Provisioning goes by the management path.
         sealing.enforce(replace(lab, record=replace(record, sealed=False)), observed)
-        provider.up(Job(draft.plan, diff.actions(), images, draft.spec.root, jobs))
+        provider.up(Job(draft.plan, diff.actions(), images, draft.spec.root, jobs, draft.secrets))
         draft.folder.finish(draft.plan)
         draft.folder.write_record(replace(record, phase="up"))
         sealing.enforce(lab, listener=listener)
@@ -119,6 +123,7 @@ def _record(draft: Draft, digests: Mapping[str, str]) -> Record:
         files=digests,
         owner=draft.owner,
         admission=draft.admission,
+        seed=draft.seed,
     )
     if draft.record is None:
         return replace(record, sealed=plan.seal)
@@ -167,6 +172,7 @@ def check_capabilities(plan: LabPlan, can: Capabilities) -> None:
         "`peers: false`": not can.isolated_ports and any(not n.peers for n in plan.networks),
         "`egress: nat`": not can.egress and any(n.egress != "none" for n in plan.networks),
         "`seal: true`": not can.seal and plan.seal,
+        "`secrets:`": not can.secrets and any(m.secrets for m in plan.machines),
         "a Windows guest": not can.windows and any(m.os == "windows" for m in plan.machines),
     }
     missing = [what for what, lacking in wanted.items() if lacking]
@@ -178,20 +184,12 @@ def check_capabilities(plan: LabPlan, can: Capabilities) -> None:
 
 
 def _decide(draft: Draft, digests: Mapping[str, str]) -> PlanDiff:
-    """The strongest action that either the last finished or an interrupted plan calls for, machine by machine."""
-    applied, pending = draft.folder.plan(), draft.folder.pending()
-    diffs = [compare(applied, draft.plan)]
-    if pending is not None:
-        diffs.append(compare(pending, draft.plan) if applied else compare(None, draft.plan))
+    """The strongest action that the last finished or any interrupted plan calls for, machine by machine."""
     known: Mapping[str, str] = draft.record.files if draft.record else {}
     names: dict[str, list[Change]] = {}
-    for diff in diffs:
-        for change in diff.changes:
+    for plan in (draft.folder.plan(), *draft.folder.begun()):
+        for change in compare(plan, draft.plan).changes:
             names.setdefault(change.machine, []).append(change)
-    if pending is not None:
-        removed = {m.name for m in pending.machines} - {m.name for m in draft.plan.machines}
-        for name in removed:
-            names.setdefault(name, []).append(Change(name, "remove"))
     changes = [max(group, key=lambda change: _rank(change.action)) for group in names.values()]
     return PlanDiff(tuple(_with_files(change, known, digests) for change in changes))
 
@@ -208,16 +206,22 @@ def _with_files(change: Change, known: Mapping[str, str], digests: Mapping[str, 
     return change
 
 
-def file_digests(spec: LabSpec, plan: LabPlan) -> dict[str, str]:
-    """Machine name to a digest of the files its steps name; machines without such files are left out."""
-    return {machine.name: digest for machine in plan.machines if (digest := _digest_of(machine, spec.root))}
+def file_digests(spec: LabSpec, plan: LabPlan, known: Mapping[str, str]) -> dict[str, str]:
+    """Machine name to a digest of what its steps are given and no plan shows: files of the lab, and secrets.
+
+    known: the instance's secrets. Machines that are given neither are left out.
+    """
+    return {machine.name: digest for machine in plan.machines if (digest := _digest_of(machine, spec.root, known))}
 
 
-def _digest_of(machine: MachinePlan, root: Path) -> str:
+def _digest_of(machine: MachinePlan, root: Path, known: Mapping[str, str]) -> str:
     sources = [s.source for s in machine.steps if isinstance(s, FileStep | ScriptStep) and s.source is not None]
-    if not sources:
+    told = {name: known[name] for name in machine.secrets if name in known}
+    if not sources and not told:
         return ""
     whole = hashlib.sha256()
+    if told:
+        whole.update(json.dumps(told, sort_keys=True).encode())
     for source in sources:
         whole.update(hashlib.sha256(read_lab_file(root, source)).digest())
     return whole.hexdigest()

@@ -19,7 +19,7 @@ LOCK_NAME = "lab.lock.yaml"
 BUNDLE_MARK = ".from-bundle"
 """A file that says that the lab came in a bundle and nobody here has allowed its checks to run."""
 
-_NEVER = ("__pycache__", ".DS_Store", ".pytest_cache", BUNDLE_MARK)
+_NEVER = ("class.key", "__pycache__", ".DS_Store", ".pytest_cache", BUNDLE_MARK)
 
 
 @dataclass(frozen=True, slots=True)

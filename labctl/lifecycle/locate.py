@@ -18,6 +18,7 @@ from labctl.spec.admission import Admission
 from labctl.spec.load import load
 from labctl.spec.model import LabSpec
 from labctl.spec.problems import choices
+from labctl.spec.secrets import values
 from labctl.state.record import InstanceFolder, Record, instances
 
 DEFAULT_INSTANCE = "default"
@@ -73,7 +74,7 @@ def engine_of(backend: Backend) -> type[Provider]:
 class Draft:
     """A lab as its file has it now: the spec, the plan made from it, and what already exists of the instance.
 
-    owner, admission: see ``Record``.
+    owner, admission, seed: see ``Record``; a new instance of no class has no seed yet.
     """
 
     spec: LabSpec
@@ -83,6 +84,12 @@ class Draft:
     record: Record | None
     owner: str = ""
     admission: Mapping[str, Any] = field(default_factory=dict)
+    seed: str = ""
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The instance's secrets by name; none where it has no seed."""
+        return values(self.seed, self.plan.lab, self.plan.secrets) if self.seed else {}
 
 
 def draft(target: Path, *, instance: str = DEFAULT_INSTANCE, provider: str | None = None) -> Draft:
@@ -97,10 +104,12 @@ def draft_of(
     provider: str | None = None,
     owner: str = "",
     admission: Admission | None = None,
+    seed: str = "",
 ) -> Draft:
     """Plan a lab that was read already. Raises UsageError, HostError, StateError.
 
-    owner: the class that it is for, which then says whom it admits; without one both stay as they are.
+    owner: the class that it is for, which then says whom it admits; without one both stay as they are. seed: what its
+    secrets are made from, if not from what they were made from before.
     """
     check_instance_name(instance)
     folder = InstanceFolder(spec.name, instance)
@@ -109,11 +118,12 @@ def draft_of(
         owner, admits = record.owner, record.admission
     else:
         admits = admission.plain() if admission is not None else {}
+    seed = seed or (record.seed if record is not None else "")
     spec = admitted(spec, admits)
     backend, _why = choose_backend(provider or (record.provider if record else None), spec.provider)
     previous = folder.pending() or folder.plan()
     plan = build(spec, instance=instance, provider=backend.name, previous=previous)
-    return Draft(spec, plan, backend, folder, record, owner, admits)
+    return Draft(spec, plan, backend, folder, record, owner, admits, seed)
 
 
 def admitted(spec: LabSpec, admission: Mapping[str, Any]) -> LabSpec:
@@ -150,6 +160,15 @@ class Running:
     def root(self) -> Path:
         """The lab's folder."""
         return Path(self.record.spec_file).parent
+
+    def secrets(self) -> dict[str, str]:
+        """The instance's secrets by name. Raises UsageError where they are not known here."""
+        if self.plan.secrets and not self.record.seed:
+            raise UsageError(
+                f"the secrets of {self.plan.lab}/{self.plan.instance} are not known here",
+                hint="They are with the instance that it was exported from; one that is brought up here has its own.",
+            )
+        return values(self.record.seed, self.plan.lab, self.plan.secrets)
 
 
 def find_folder(target: Path, instance: str) -> InstanceFolder:

@@ -71,6 +71,7 @@ def build(
         flows=(),
         policy=spec.policy,
         checks=spec.checks,
+        secrets=spec.secrets,
         settings=_plain(spec.providers),
     )
     flows = expected_flows(plan)
@@ -121,6 +122,7 @@ def _machines(spec: LabSpec, instance: str, previous: LabPlan | None) -> tuple[M
             depends_on=tuple(
                 dict.fromkeys(chain.from_iterable(_meant(copies, wanted) for wanted in machine.depends_on))
             ),
+            secrets=machine.secrets,
             winrm=machine.winrm,
             settings=_plain(machine.providers),
         )

@@ -29,6 +29,7 @@ _ACTION_OF_FIELD: Mapping[str, Action] = {
     "management_mac": "restart",
     "management_address": "restart",
     "steps": "provision",
+    "secrets": "provision",
     "router": "configure",
     "routes": "configure",
     "source_routes": "configure",
@@ -39,8 +40,9 @@ _ACTION_OF_FIELD: Mapping[str, Action] = {
     "winrm": "configure",
     "interfaces": "configure",
 }
-STRENGTH: tuple[Action, ...] = ("keep", "configure", "provision", "restart", "replace", "create", "remove")
-"""From the mildest to the most drastic."""
+STRENGTH: tuple[Action, ...] = ("keep", "configure", "provision", "create", "restart", "replace", "remove")
+"""From the mildest to the most drastic. What there may be of a machine already, an interrupted ``up`` has made: where
+that differs from what is wanted, its restart or replacement counts for more than that it is new."""
 
 
 @dataclass(frozen=True, slots=True)

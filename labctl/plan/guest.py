@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from uuid import UUID
 
 from labctl.errors import UsageError
@@ -30,6 +31,9 @@ _MADE = "/etc/labctl/accounts"
 _SUDOERS = "/etc/sudoers.d/labctl"
 _STEPS = "/var/lib/labctl/steps"
 _WINDOWS_STEPS = "C:/ProgramData/labctl/steps"
+SECRETS = "/run/labctl-secrets"
+"""Where a step finds its secrets, a file each: not on a disk, and gone when it has ended."""
+_ELSEWHERE = "They are with the instance that this one was exported from."
 _POWERSHELL = ("powershell.exe", "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-File")
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 
@@ -103,16 +107,23 @@ class Personality:
 
 @dataclass(frozen=True, slots=True)
 class GuestStep:
-    """A provisioning step: write the files, then run ``argv`` as root; an empty argv means that the files are all."""
+    """A provisioning step: write the files, then run ``argv`` as root; an empty argv means that the files are all.
+
+    secrets: written like the files, for the time of the step.
+    """
 
     title: str
     files: tuple[GuestFile, ...]
     argv: tuple[str, ...] = ()
+    secrets: tuple[GuestFile, ...] = ()
 
     @property
     def script(self) -> str:
-        """The same as a line for a POSIX shell."""
-        return shlex.join(self.argv)
+        """The same as text for a POSIX shell."""
+        run = shlex.join(self.argv)
+        if not self.secrets:
+            return run
+        return f"export LABCTL_SECRETS={SECRETS}; trap 'rm -rf {SECRETS}' 0; {run}"
 
 
 def personality(
@@ -159,9 +170,25 @@ def personality(
     return Personality(tuple(files), "\n".join(script) + "\n")
 
 
-def steps(machine: MachinePlan, read: Callable[[str], bytes]) -> tuple[GuestStep, ...]:
-    """A machine's provisioning steps in order. read gives the content of a file by its path in the lab's folder."""
-    return tuple(_step(number, step, machine.os == "windows", read) for number, step in enumerate(machine.steps, 1))
+def steps(
+    machine: MachinePlan, read: Callable[[str], bytes], secrets: Mapping[str, str] = MappingProxyType({})
+) -> tuple[GuestStep, ...]:
+    """A machine's provisioning steps in order. read gives the content of a file by its path in the lab's folder.
+
+    secrets: the instance's, by name. Raises UsageError where one that the machine is told is not among them.
+    """
+    told = tuple(_told(machine, name, secrets) for name in machine.secrets)
+    made = [_step(number, step, machine.os == "windows", read) for number, step in enumerate(machine.steps, 1)]
+    return tuple(replace(step, secrets=told) if step.argv else step for step in made)
+
+
+def _told(machine: MachinePlan, name: str, secrets: Mapping[str, str]) -> GuestFile:
+    if name not in secrets:
+        raise UsageError(
+            f"the secret {name} of {machine.name} is not known here",
+            hint=_ELSEWHERE,
+        )
+    return GuestFile(f"{SECRETS}/{name}", secrets[name].encode(), "0600")
 
 
 def _check(user: UserSpec) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any, Literal
 
-from labctl.spec.model import DiskSpec, PolicyRule, Ports, Step, UserSpec, WinRMSpec
+from labctl.spec.model import DiskSpec, PolicyRule, Ports, SecretSpec, Step, UserSpec, WinRMSpec
 
 PLAN_VERSION = 1
 
@@ -117,7 +117,7 @@ class MachinePlan:
     uuid is stable for lab, instance and name. ``routes`` are of the main table; a machine with several routed
     interfaces also gets ``source_routes``: per device a table that is used for packets with that device's addresses,
     so that answers leave where the question came in. resolvers: whom to ask for names of the world outside, none
-    without egress. packages are baked into a derived image; ``steps`` are the rest.
+    without egress. packages are baked into a derived image; ``steps`` are the rest, which are told ``secrets``.
     """
 
     name: str
@@ -145,6 +145,7 @@ class MachinePlan:
     winrm: WinRMSpec | None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     resolvers: tuple[IPv4Address, ...] = ()
+    secrets: tuple[str, ...] = ()
     management_address: IPv4Interface | None = None
 
     @property
@@ -189,7 +190,8 @@ class LabPlan:
     """A whole instance of a lab. ``waves`` are machine names in dependency order: those of one wave start together.
 
     ``lab_key`` is 8 hexadecimal digits derived from lab and instance names, for host-side names with tight limits.
-    ``policy`` is the spec's, for people and for whoever asks about flows that are not in ``flows``.
+    ``policy`` is the spec's, for people and for whoever asks about flows that are not in ``flows``. ``secrets`` says
+    how they look; what they are follows from the instance's seed, which is in no plan.
     """
 
     lab: str
@@ -205,6 +207,7 @@ class LabPlan:
     flows: tuple[Flow, ...]
     policy: tuple[PolicyRule, ...] = ()
     checks: str | None = None
+    secrets: tuple[SecretSpec, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     version: int = PLAN_VERSION
 

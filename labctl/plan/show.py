@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from ipaddress import (
     IPv4Address,
@@ -93,9 +93,10 @@ def _same(value: Any) -> Any:
 def _record(kind: Any) -> _Decoder:
     hints = get_type_hints(kind)
     readers = [(name, _decoder(hints[name])) for name in _names(kind)]
+    may_lack = {f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING}
 
-    def read(value: Any) -> Any:
-        return kind(**{name: reader(value[name]) for name, reader in readers})
+    def read(value: Any) -> Any:  # an earlier labctl's plan lacks fields that have come since
+        return kind(**{name: reader(value[name]) for name, reader in readers if name in value or name not in may_lack})
 
     return read
 

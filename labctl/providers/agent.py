@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from labctl.errors import GuestError
-from labctl.providers.base import ExecResult
+from labctl.providers.base import ExecResult, UnfinishedError
 
 ANSWER_SECONDS = 20.0
 _CHUNK = 192 << 10
@@ -43,25 +43,40 @@ class GuestAgent(ABC):
         """Run a program as root and give what it wrote, at most 16 MiB of each stream. Raises GuestError.
 
         timeout is in seconds for the whole program. One that runs longer is left running in the guest, because the
-        agent cannot stop it.
+        agent cannot stop it; that is an UnfinishedError.
         """
         extra: dict[str, Any] = {"input_data": base64.b64encode(stdin).decode()} if stdin else {}
-        started = self.call("guest-exec", path=argv[0], arg=list(argv[1:]), capture_output=True, **extra)
-        pid, deadline, pause = _field(started, "pid", int), time.monotonic() + timeout, _POLL_FIRST
-        while True:
-            status = self.call("guest-exec-status", pid=pid)
-            if _field(status, "exited", bool):
-                break
-            if time.monotonic() > deadline:
-                raise GuestError(f"{argv[0]} did not end within {timeout:g} s in the guest")
-            if not self.alive():
-                raise GuestError(f"{argv[0]} was given up in the guest")
-            time.sleep(pause)
-            pause = min(pause * 1.5, _POLL_LAST)
+        started = self.call(
+            "guest-exec",
+            timeout=max(ANSWER_SECONDS, timeout),
+            path=argv[0],
+            arg=list(argv[1:]),
+            capture_output=True,
+            **extra,
+        )
+        try:
+            status = self._ended(argv[0], _field(started, "pid", int), timeout)
+        except GuestError as error:
+            raise UnfinishedError(error.brief, details=error.details, hint=error.hint) from error
         code = status.get("exitcode")
         if not isinstance(code, int):
             code = 128 + (status["signal"] if isinstance(status.get("signal"), int) else 0)
         return ExecResult(code, _decoded(status, "out-data"), _decoded(status, "err-data"))
+
+    def _ended(self, program: str, pid: int, timeout: float) -> dict[str, Any]:
+        deadline, pause = time.monotonic() + timeout, _POLL_FIRST
+        while True:
+            # a guest that is busy with what it was told to run gets the time of that for its answers too
+            left = deadline - time.monotonic()
+            status: dict[str, Any] = self.call("guest-exec-status", pid=pid, timeout=max(ANSWER_SECONDS, left))
+            if _field(status, "exited", bool):
+                return status
+            if time.monotonic() > deadline:
+                raise GuestError(f"{program} did not end within {timeout:g} s in the guest")
+            if not self.alive():
+                raise GuestError(f"{program} was given up in the guest")
+            time.sleep(pause)
+            pause = min(pause * 1.5, _POLL_LAST)
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file in the guest, in pieces. Raises GuestError."""

@@ -32,7 +32,7 @@ class Capabilities:
     false`` is held on the host side. egress: a declared way out can be given while the host stays closed. seal: the
     management NIC can go away. checkpoints: lab-wide checkpoints. console: a serial console can be attached. fresh:
     checkpoints are so cheap that ``up`` keeps one of every new lab by itself. freight: a checkpoint can be taken to
-    another host.
+    another host. secrets: provisioning steps can be told secrets, and no file that is left has them.
     """
 
     promiscuous: bool
@@ -44,6 +44,7 @@ class Capabilities:
     windows: bool
     fresh: bool = False
     freight: bool = False
+    secrets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ class Observed:
 class Job:
     """One change to carry out: the plan, what to do with each machine, and the image of each machine to be created.
 
-    root is the lab's folder, from which provisioning files are read.
+    root is the lab's folder, from which provisioning files are read. secrets: those of this instance, by name.
     """
 
     plan: LabPlan
@@ -156,6 +157,7 @@ class Job:
     images: Mapping[str, BootImage]
     root: Path
     jobs: int = field(default=4)
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,10 @@ class SnapshotSize:
 
 class SealedError(GuestError):
     """Nothing leads into a sealed machine on this engine."""
+
+
+class UnfinishedError(GuestError):
+    """A program was started in a guest and did not end in time: to start it once more would not help."""
 
 
 class Checkpoints(ABC):

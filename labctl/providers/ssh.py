@@ -32,19 +32,24 @@ def ssh_argv(
     options = {
         "GlobalKnownHostsFile": "none",
         "IdentitiesOnly": "yes",
-        "IdentityFile": f'"{endpoint.identity}"',
+        "IdentityFile": setting(endpoint.identity),
         "LogLevel": "ERROR",
         "Port": str(endpoint.port),
         "ServerAliveInterval": "15",
         "StrictHostKeyChecking": "yes",
         "User": user or endpoint.user,
-        "UserKnownHostsFile": f'"{endpoint.known_hosts}"',
+        "UserKnownHostsFile": setting(endpoint.known_hosts),
     }
     if control is not None:
         options |= {"BatchMode": "yes", "ConnectTimeout": "10"}
         if os.name == "posix":  # ssh of Windows cannot share connections
             options |= {"ControlMaster": "auto", "ControlPath": str(control), "ControlPersist": "60"}
     return ["ssh", "-F", "none", *(f"-o{key}={value}" for key, value in options.items()), "--", endpoint.host, *command]
+
+
+def setting(path: Path) -> str:
+    """A path as a value of ssh's settings: one word, in which ``%h`` is no host. See ssh_config(5), TOKENS."""
+    return '"' + str(path).replace("%", "%%") + '"'
 
 
 def run_as_root(

@@ -27,6 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the running copy of the lab (default: LABCTL_INSTANCE, else 'default')",
     )
     group.addoption("--lab-plug", action="store_true", help="as `labctl verify --plug`")
+    group.addoption(
+        "--lab-tasks", choices=("alone", "none"), help=SUPPRESS
+    )  # what labctl score and verify want of them
     group.addoption("--lab-journal", metavar="FILE", help=SUPPRESS)  # labctl verify hears from it how checks go
 
 
@@ -36,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if journal:
         from labctl.pytest_plugin.recorder import Recorder
 
-        config.pluginmanager.register(Recorder(Path(journal), config.rootpath))
+        config.pluginmanager.register(Recorder(Path(journal), config.rootpath, config.getoption("lab_tasks")))
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> None:

@@ -25,6 +25,10 @@ _LABS = pytest.StashKey[Labs]()
 def pytest_configure(config: pytest.Config) -> None:
     """Say what marks there are, and have the place for running labs ready."""
     config.addinivalue_line("markers", "points(number): what this check is worth; labctl verify reports it.")
+    config.addinivalue_line(
+        "markers",
+        "task(points=1): a student's task, open at first: labctl score counts it, labctl verify leaves it out.",
+    )
     instance = config.getoption("lab_instance") or os.environ.get("LABCTL_INSTANCE") or DEFAULT_INSTANCE
     config.stash[_LABS] = Labs(instance, plug=config.getoption("lab_plug"))
 
@@ -36,9 +40,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse points that are no number: they would be lost without a word."""
-    mark = item.get_closest_marker("points")
-    if mark is not None and (len(mark.args) != 1 or mark.kwargs or not is_points(mark.args[0])):
-        pytest.fail("points takes one number that is not negative: @pytest.mark.points(5)", pytrace=False)
+    for name, fewest in (("points", 1), ("task", 0)):
+        mark = item.get_closest_marker(name)
+        if mark is not None and (
+            mark.kwargs or not fewest <= len(mark.args) <= 1 or not all(map(is_points, mark.args))
+        ):
+            pytest.fail(f"{name} takes one number that is not negative: @pytest.mark.{name}(5)", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from labctl.errors import GuestError, LabctlError, UsageError
 from labctl.lifecycle import locate
 from labctl.plan.model import LabPlan
 from labctl.providers.base import ExecResult
+from labctl.spec.problems import choices
 from labctl.verify.guests import GuestSession
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Lab:
     provider: str
     plan: LabPlan
     _session: GuestSession = field(repr=False, compare=False)
+    _secrets: Callable[[], Mapping[str, str]] = field(repr=False, compare=False)
 
     @property
     def machines(self) -> tuple[str, ...]:
@@ -54,6 +56,13 @@ class Lab:
             if network in (None, interface.network) and interface.addresses():
                 return str(interface.addresses()[0])
         raise UsageError(f"{machine} has no address{f' on {network}' if network else ''}")
+
+    def secret(self, name: str) -> str:
+        """This instance's value of a secret of the lab's. Raises UsageError where there is none of that name."""
+        known = self._secrets()
+        if name not in known:
+            raise UsageError(f"{self.name} has no secret called {name!r}", hint=choices("Secrets", known, name))
+        return known[name]
 
     def _known(self, name: str) -> str:
         if name not in self.machines:
@@ -90,4 +99,4 @@ class Labs:
         if not any(machine.state == "running" for machine in running.provider.observe(plan).machines):
             raise GuestError(f"no machine of {plan.lab}/{plan.instance} runs", hint=f"labctl up {target.parent}")
         session = self._stack.enter_context(GuestSession(running.provider, plan, plug=self._plug))
-        return Lab(plan.lab, plan.instance, running.record.provider, plan, session)
+        return Lab(plan.lab, plan.instance, running.record.provider, plan, session, running.secrets)

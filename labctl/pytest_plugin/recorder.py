@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -14,11 +14,26 @@ from labctl.verify.model import Check, Verdict
 
 
 class Recorder:
-    """A pytest plug-in with a journal. A check is settled when its last phase (setup, call, teardown) is over."""
+    """A pytest plug-in with a journal. A check is settled when its last phase (setup, call, teardown) is over.
 
-    def __init__(self, journal: Path, root: Path) -> None:
-        self._journal, self._root = Journal(journal), root
+    tasks: "none" runs what is no task; "alone" runs the tasks alone, where there are any. None runs all.
+    """
+
+    def __init__(self, journal: Path, root: Path, tasks: Literal["alone", "none"] | None = None) -> None:
+        self._journal, self._root, self._tasks = Journal(journal), root, tasks
         self._open: dict[str, Check] = {}
+
+    @pytest.hookimpl(tryfirst=True)  # before pytest's own -k: a lab has tasks also where none of them fits
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Leave out the tasks, or all else."""
+        tasks = [item for item in items if item.get_closest_marker("task") is not None]
+        if not tasks or self._tasks is None:
+            return
+        wanted = tasks if self._tasks == "alone" else [item for item in items if item not in tasks]
+        config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+        items[:] = wanted
+        if not wanted:
+            self._journal.only_tasks()
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -84,5 +99,5 @@ def _name(item: pytest.Item) -> str:
 
 
 def _points(item: pytest.Item) -> float | None:
-    mark = item.get_closest_marker("points")
+    mark = item.get_closest_marker("points") or item.get_closest_marker("task")
     return mark.args[0] if mark is not None and mark.args and is_points(mark.args[0]) else None

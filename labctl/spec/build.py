@@ -20,6 +20,7 @@ from labctl.spec.model import (
     PolicyRule,
     RuleEnd,
     ScriptStep,
+    SecretSpec,
     ShellStep,
     Step,
     UserSpec,
@@ -56,6 +57,7 @@ def build(data: Mapping[str, Any], file: Path) -> LabSpec:
         policy=tuple(_rule(entry, copies | set(machines)) for entry in data.get("policy", ())),
         hosts=_hosts(data.get("hosts", {})),
         checks=data.get("checks"),
+        secrets=tuple(_secret(name, entry) for name, entry in data.get("secrets", {}).items()),
         providers=_settings(data.get("providers", {})),
     )
 
@@ -123,6 +125,7 @@ def _machine(name: str, entry: Mapping[str, Any], networks: Mapping[str, Network
         users=tuple(_user(user, settings or {}) for user, settings in entry.get("users", {}).items()),
         disks=tuple(DiskSpec(disk, values.parse_size(size)) for disk, size in entry.get("disks", {}).items()),
         depends_on=tuple(entry.get("depends_on", ())),
+        secrets=tuple(entry.get("secrets", ())),
         winrm=_winrm(entry.get("winrm", {})) if windows else None,
         providers=_settings(entry.get("providers", {})),
     )
@@ -166,6 +169,14 @@ def _user(name: str, entry: Mapping[str, Any]) -> UserSpec:
         sudo=entry.get("sudo", False),
         shell=entry.get("shell", "/bin/bash"),
     )
+
+
+def _secret(name: str, entry: Mapping[str, Any]) -> SecretSpec:
+    settings = _known(entry)
+    for key in ("length", "first", "last"):
+        if key in settings:
+            settings[key] = int(settings[key])
+    return SecretSpec(name, **{**settings, "of": tuple(map(str, settings.get("of", ())))})
 
 
 def _winrm(entry: Mapping[str, Any]) -> WinRMSpec:

@@ -128,6 +128,23 @@ class DiskSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretSpec:
+    """A value that each instance has its own of. ``labctl.spec.secrets`` makes it; it stands in no plan.
+
+    flag: ``prefix{…}``. password: ``length`` letters and digits. choice: one of ``of``. port: a number from ``first``
+    to ``last``. What another kind needs is at its default.
+    """
+
+    name: str
+    kind: Literal["flag", "password", "choice", "port"]
+    prefix: str = "FLAG"
+    length: int = 16
+    of: tuple[str, ...] = ()
+    first: int = 1024
+    last: int = 32767
+
+
+@dataclass(frozen=True, slots=True)
 class WinRMSpec:
     """How Windows guests are reached."""
 
@@ -142,6 +159,7 @@ class MachineSpec:
     """A machine, or ``count`` equal ones called ``name-1`` … ``name-N`` (``count`` None means one, called ``name``).
 
     memory is in bytes. ``providers`` maps a provider's name to that provider's settings for this machine.
+    ``secrets`` names those of the lab that its provisioning steps are told.
     """
 
     name: str
@@ -162,6 +180,7 @@ class MachineSpec:
     users: tuple[UserSpec, ...] = ()
     disks: tuple[DiskSpec, ...] = ()
     depends_on: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
     winrm: WinRMSpec | None = None
     providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -208,6 +227,7 @@ class LabSpec:
     policy: tuple[PolicyRule, ...] = ()
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     checks: str | None = None
+    secrets: tuple[SecretSpec, ...] = ()
     providers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property

@@ -222,7 +222,10 @@ def _size(schema: Schema, value: dict[str, Any] | list[Any], keys: Keys) -> Iter
     if least <= len(value) <= most:
         return
     allowed = _allowed(schema) or (f"at least {least}" if len(value) < least else f"at most {most}")
-    yield Finding(keys, "this is empty" if not value else f"{len(value)} entries are too many", allowed)
+    judged = (
+        f"{len(value)} {'entry is' if len(value) == 1 else 'entries are'} too {'few' if len(value) < least else 'many'}"
+    )
+    yield Finding(keys, judged if value else "this is empty", allowed)
 
 
 def _repeated(value: list[Any], keys: Keys) -> Iterator[Finding]:

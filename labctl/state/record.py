@@ -25,7 +25,7 @@ This folder belongs to labctl. It holds one running copy (an instance) of one la
 
 record.json    what the instance is and what labctl was doing last
 plan.json      the plan that was carried out last
-pending.json   the plan that was being carried out when labctl was interrupted, if it was
+pending.json   the plans that were begun since then and not carried out to their end, if there are any
 engine/        the provider's own files: disks, keys, sockets, logs of the machines
 checkpoints/   what each checkpoint holds; the states themselves are with the machines' disks
 commands.log   every program that labctl started for this instance
@@ -41,7 +41,8 @@ class Record:
 
     files: machine name to a digest of the provisioning files it was given, which the plan only names. sealed: the
     instance is to run without its management path. owner: the class that it belongs to, ``""`` where it was made by
-    hand. admission: whom that class lets in beside what the lab file says, as plain values; empty for nobody.
+    hand. admission: whom that class lets in beside what the lab file says, as plain values; empty for nobody. seed:
+    what its secrets are made from; ``""`` where they are not known here, because the instance came from elsewhere.
     """
 
     lab: str
@@ -54,6 +55,7 @@ class Record:
     sealed: bool = False
     owner: str = ""
     admission: Mapping[str, Any] = field(default_factory=dict)
+    seed: str = ""
     labctl: str = __version__
     version: int = RECORD_VERSION
 
@@ -112,11 +114,21 @@ class InstanceFolder:
 
     def pending(self) -> LabPlan | None:
         """The plan that was being carried out when labctl was interrupted, or None."""
-        return self._plan("pending.json")
+        begun = self.begun()
+        return begun[-1] if begun else None
+
+    def begun(self) -> tuple[LabPlan, ...]:
+        """Every plan that was begun since one was carried out to its end, the oldest first.
+
+        What runs may be of any of them: the second may have been interrupted before it undid what the first had made.
+        """
+        data = self._read("pending.json")
+        return () if data is None else tuple(from_json(one) for one in data.get("begun", [data]))
 
     def begin(self, plan: LabPlan) -> None:
         """Note that ``plan`` is about to be carried out."""
-        write_json(self.path / "pending.json", to_json(plan), mode=0o600)
+        begun = [*(one for one in self.begun() if one != plan), plan]
+        write_json(self.path / "pending.json", {"begun": [to_json(one) for one in begun]}, mode=0o600)
 
     def finish(self, plan: LabPlan) -> None:
         """Note that ``plan`` has been carried out."""

@@ -68,6 +68,14 @@ class Journal:
         """Note a check that is going to run."""
         self._write({"id": identity, "name": name, "verdict": None, "message": "", "seconds": 0, "points": points})
 
+    def only_tasks(self) -> None:
+        """Note that there is nothing in the lab but tasks, which were not wanted."""
+        self._write({"only": "tasks"})
+
+    def has_only_tasks(self) -> bool:
+        """Whether that was noted."""
+        return self.path.exists() and '{"only": "tasks"}' in self.path.read_text(encoding="utf-8").splitlines()
+
     def settled(self, check: Check) -> None:
         """Note how a check went."""
         self._write(to_json(check))

@@ -13,7 +13,7 @@ from labctl.errors import GuestError, LabctlError
 from labctl.host.files import remove_tree
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
-from labctl.providers.base import ExecResult, Observed, Provider, SealedError
+from labctl.providers.base import ExecResult, Observed, Provider, SealedError, UnfinishedError
 from labctl.providers.ssh import disconnect, run_as_root
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ class GuestSession:
             return self._provider.execute_cut_off(
                 self._plan, machine, argv, stdin=stdin, seconds=_LEFT_ALONE_SECONDS, timeout=timeout
             )
+        except UnfinishedError:
+            raise
         except GuestError as silent:
             try:
                 endpoint = self._provider.endpoint(self._plan, machine)
@@ -104,8 +106,8 @@ class GuestSession:
                     endpoint, command, stdin=stdin, timeout=timeout, control=control, runner=self._runner
                 )
             except LabctlError as error:
-                words = "\n".join(filter(None, (silent.brief, error.brief, error.details)))
-                raise GuestError(f"{machine} does not answer", details=words) from error
+                why = f"{silent.brief.removeprefix(f'{machine}: ')}; by SSH: {error.brief}"
+                raise GuestError(f"{machine} does not answer: {why}", details=error.details) from error
 
 
 def guest_host(name: str, execute: Execute) -> Host:

@@ -69,7 +69,9 @@ def reason(code: int) -> str:
 
 
 class Probe:
-    """One question and what became of it."""
+    """One question and what became of it. news: how often that has changed for any of them."""
+
+    news = 0
 
     def __init__(self, spec: tuple[Any, ...]) -> None:
         self.id, self.device, self.family, self.protocol, self.address, self.port, payload, self.patient = spec
@@ -81,6 +83,8 @@ class Probe:
 
     def end(self, seen: str, details: str = "", proof: bytes = b"") -> None:
         """The first answer counts; a later one may only add its proof."""
+        if not self.done or (proof and not self.proof):
+            Probe.news += 1
         if not self.seen:
             self.seen, self.details = seen, details
             self.milliseconds = int((time.monotonic() - self.started) * 1000)
@@ -330,12 +334,13 @@ def run(probes: list[Any], quick: float, patient: float) -> None:
     for fd, channel in waiting.items():
         poll.register(fd, channel.events)
     started = last = look = time.monotonic()
-    resend = started + RESEND
+    resend, news = started + RESEND, Probe.news
     while True:
         now = time.monotonic()
         if now >= look:  # not after each answer: the count costs a slow guest more than the wait
             ends = [started + patient if one.patient else 0 for one in probes if not one.done]
-            # While answers still come in, those that do not come yet mean nothing.
+            # While answers still come in, those that do not come yet mean nothing. What else comes holds up nothing:
+            # somebody may send it over and over.
             if not ends or now >= max(started + quick, last + LULL, *ends):
                 return
             look = now + 0.05
@@ -344,7 +349,6 @@ def run(probes: list[Any], quick: float, patient: float) -> None:
                 channel.send()
             resend = now + RESEND
         for fd, event in poll.poll(max(1, int((look - now) * 1000))):
-            last = time.monotonic()
             channel = waiting[fd]
             before = channel.events
             channel.ready(event)
@@ -353,6 +357,8 @@ def run(probes: list[Any], quick: float, patient: float) -> None:
                 waiting.pop(fd).sock.close()
             elif channel.events != before:
                 poll.modify(fd, channel.events)
+        if Probe.news != news:
+            last, news = time.monotonic(), Probe.news
 
 
 def transmit(here: dict[str, str], frames: Any) -> None:

@@ -151,7 +151,7 @@ class Ears:
             evidence = Evidence("answered", f"{target.machine} got {words} through {via.machine}")
         else:
             evidence = Evidence("silence")
-        controls = (self._sends(sent.nic, via), self._hears(target))
+        controls = (self._sends(sent.nic, via), self._gets(target))
         return ProbedFlow(
             source=sent.nic.machine,
             source_device=sent.nic.device,
@@ -194,6 +194,16 @@ class Ears:
             details = f"{_shown(nic)} heard itself alone; {self._state(nic)}"
             return Control("target", nic.place in self.sound, "self", details)
         return Control("target", False, "none", f"{_shown(nic)} heard nothing, not even itself")
+
+    def _gets(self, nic: Nic) -> Control:
+        """This NIC gets what is for it alone, as a packet through a router would be; what is for all shows less."""
+        came = (s for s in self._heard_at.get(nic.place, ()) if isinstance(s, Unicast) and s.target == nic)
+        heard = next(came, None)
+        if heard is not None:
+            return Control("target", True, "peer", f"{_shown(nic)} got what {_shown(heard.nic)} sent it alone")
+        if nic.place in self.unplugged:
+            return Control("target", True, "unplugged", f"the engine reports the cable of {_shown(nic)} pulled")
+        return Control("target", False, "none", f"{_shown(nic)} got nothing that was for it alone")
 
     def _state(self, nic: Nic) -> str:
         return "it is up as planned" if nic.place in self.sound else "it is not up as planned"

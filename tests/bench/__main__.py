@@ -15,7 +15,7 @@ from tests.bench.figures import machine
 from tests.bench.plot import svg
 from tests.bench.sections import Bench, home
 
-PARTS = ("command-line", "start", "scale", "verify", "checkpoint", "peer")
+PARTS = ("command-line", "start", "scale", "verify", "checkpoint", "class", "peer")
 
 
 def main() -> None:
@@ -23,17 +23,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=3, help="runs of each slow figure (3)")
     parser.add_argument("--most", type=int, default=30, help="machines in the largest lab: 3, 8, 30 or 90 (30)")
+    parser.add_argument("--students", type=int, default=8, help="students of the class, three machines each (8)")
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--svg", type=Path, help="draw the figures into this file")
     options = parser.parse_args()
     with home() as folder:
-        bench = Bench(folder, options.runs, options.most)
+        bench = Bench(folder, options.runs, options.most, options.students)
         for part in options.only or PARTS:
             if part == "peer":
                 peer.measure(bench.figures, folder, options.runs)
             else:
-                getattr(bench, part.replace("-", "_"))()
+                bench.parts[part]()
             if options.json:  # after each part: what is measured is kept, whatever comes
                 bench.figures.write(options.json)
     print(f"{machine()}\n\n{bench.figures.table()}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Unit = Literal["s", "MiB", "cores"]
-Section = Literal["command line", "start", "scale", "verify", "checkpoint", "peer"]
+Section = Literal["command line", "start", "scale", "verify", "checkpoint", "class", "peer"]
 
 
 @dataclass

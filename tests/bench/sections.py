@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -28,11 +28,19 @@ _IDLE_SECONDS = 10
 
 
 class Bench:
-    """One run of the benchmark. runs: of each slow figure. most: machines in the largest lab."""
+    """One run of the benchmark. runs: of a slow figure. most: machines in the largest lab. students: of the class."""
 
-    def __init__(self, home: Path, runs: int, most: int) -> None:
-        self.home, self.runs, self.most = home, runs, most
+    def __init__(self, home: Path, runs: int, most: int, students: int) -> None:
+        self.home, self.runs, self.most, self.students = home, runs, most, students
         self.figures = Figures()
+        self.parts: dict[str, Callable[[], None]] = {
+            "command-line": self.command_line,
+            "start": self.start,
+            "scale": self.scale,
+            "verify": self.verify,
+            "checkpoint": self.checkpoint,
+            "class": self.course,
+        }
 
     def command_line(self) -> None:
         """What a command costs before it does anything."""
@@ -111,6 +119,31 @@ class Bench:
                 self._note("checkpoint", f"reset, {machines} machines", beside, "reset", lab, "--yes")
             program(*LABCTL, "destroy", lab, "--yes")()
 
+    def course(self) -> None:
+        """A class with a lab of three machines, from a warm cache, once: it takes its time."""
+        room, count = self.home / "course", self.students
+        room.mkdir()
+        ids = ", ".join(f"s{number:02}" for number in range(1, count + 1))
+        (room / "class.yaml").write_text(f"version: 1\nname: bench\nlab: {self.lab(3)}\nroster: [{ids}]\n")
+        of = f"class of {count}, 3 machines each"
+        try:
+            self.figures.note("class", f"up, {of}", timed(program(*LABCTL, "class", "up", room)))
+            shown = json.loads(program(*LABCTL, "class", "status", room, "--json")().stdout)
+            folders = [self.lab(3), "--instance"]
+            processes = [
+                process for one in shown["instances"] for process in self._processes(*folders, one["instance"])
+            ]
+            self.figures.note("class", f"memory of all, {of}", _proportional(processes), "MiB")
+            self.figures.note("class", f"idle, {of}", _busy(processes), "cores")
+            for _ in range(self.runs):
+                reset = program(*LABCTL, "class", "reset", room, "--only", "s01")
+                self.figures.note("class", f"reset of one, {of}", timed(reset))
+            sample = program(*LABCTL, "class", "verify", room, "--sample", "5", "--seed", "1")
+            self.figures.note("class", f"verify of a sample of 5, {of}", timed(sample))
+            self.figures.note("class", f"down, {of}", timed(program(*LABCTL, "class", "down", room)))
+        finally:
+            program(*LABCTL, "class", "destroy", room, "--yes")()
+
     def lab(self, machines: int) -> Path:
         """A lab of equal machines, ten on each network, nothing between the networks."""
         folder = self.home / f"lab-{machines}"
@@ -131,8 +164,8 @@ class Bench:
         seconds = timed(program(*LABCTL, *words, *jobs))
         self.figures.note(section, name, seconds, beside=beside)
 
-    def _processes(self, lab: Path) -> list[psutil.Process]:
-        shown = json.loads(program(*LABCTL, "status", lab, "--json")().stdout)
+    def _processes(self, *lab: str | Path) -> list[psutil.Process]:
+        shown = json.loads(program(*LABCTL, "status", *lab, "--json")().stdout)
         pids = [machine["pid"] for machine in shown["machines"]]
         assert all(ProcessId.of(pid) for pid in pids)
         return [psutil.Process(pid) for pid in pids]

@@ -133,6 +133,7 @@ def _look(guest: Guest) -> tuple[float, list[str]]:
     return seconds, guest.run(_LOOK).splitlines()
 
 
+@pytest.mark.slow
 def test_boxes_boot_by_bios_and_by_efi_and_let_vagrant_in(
     key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ machines:
 """
 
 
+@pytest.mark.slow
 def test_a_bundle_comes_up_and_is_proven_where_there_is_nothing_else(labctl: Labctl, tmp_path: Path) -> None:
     lab, file = labctl.home / "travels", labctl.home / "travels.labz"
     lab.mkdir()

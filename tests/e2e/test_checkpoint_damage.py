@@ -56,7 +56,10 @@ def of_wrong_kinds(text: str) -> str:
     return json.dumps(json.loads(text) | {"machines": ["one", "two"], "witnesses": 3})
 
 
-@pytest.mark.parametrize("alter", [cut, of_no_plan, of_wrong_kinds])
+@pytest.mark.parametrize(
+    "alter",
+    [cut, pytest.param(of_no_plan, marks=pytest.mark.slow), pytest.param(of_wrong_kinds, marks=pytest.mark.slow)],
+)
 def test_a_manifest_that_cannot_be_read_is_named_and_takes_no_other_along(guests: Guests, alter: Any) -> None:
     guests.mark("after")
     manifest = guests.manifest("second")

@@ -20,7 +20,7 @@ from labctl.providers.qemu import vm
 from tests.support.command import Labctl
 from tests.support.guests import BOTH, LAB, THREE, Guests, until
 
-ROUNDS = int(os.environ.get("LABCTL_KILL_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("LABCTL_KILL_ROUNDS", "4"))
 SEED = int(os.environ.get("LABCTL_KILL_SEED", "20261"))
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600 + 120 * ROUNDS)]

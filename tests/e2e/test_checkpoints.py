@@ -52,7 +52,7 @@ def test_a_restore_brings_disk_memory_and_programs_of_all_machines_back(guests: 
     guests.sh("one", "ping -c1 -W20 10.9.0.2")
 
 
-@pytest.mark.parametrize("restored", ["never", "before"])
+@pytest.mark.parametrize("restored", ["before", pytest.param("never", marks=pytest.mark.slow)])
 def test_a_restore_that_restored_nothing_is_found_out(guests: Guests, restored: str) -> None:
     """QEMU has another state under the checkpoint's name, and loads that without a complaint."""
     guests.restore("clean")
@@ -118,6 +118,7 @@ def test_a_sealed_lab_is_saved_and_restored_and_opens_again(guests: Guests) -> N
     assert labctl.run(*login) == "before\n"
 
 
+@pytest.mark.slow
 def test_a_guest_without_its_agent_is_kept_and_said_to_be_unproven(guests: Guests) -> None:
     guests.labctl.run("ssh", guests.folder, "two", "--", "systemctl", "stop", "qemu-guest-agent")
     with guests.labctl.start("snapshot", "save", "deaf", guests.folder) as saving:
@@ -134,6 +135,7 @@ def test_a_guest_without_its_agent_is_kept_and_said_to_be_unproven(guests: Guest
     assert guests.marks() == WELL, "its agent is back"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_machines_is_refused_and_comes_back_with_them(guests: Guests) -> None:
     guests.write(LAB + THREE)
     guests.up()

@@ -16,10 +16,14 @@ version: 1
 name: pair
 provider: qemu
 defaults: {image: debian-12, memory: 192 MiB}
+secrets: {flag: {kind: flag}}
 networks:
   wire: {subnet: 10.9.0.0/28}
 machines:
-  one: {networks: {wire: 10.9.0.1}}
+  one:
+    networks: {wire: 10.9.0.1}
+    secrets: [flag]
+    provision: [{shell: "set -x; install -m 600 $LABCTL_SECRETS/flag /root/flag; cat $LABCTL_SECRETS/flag"}]
   two: {networks: {wire: 10.9.0.2}}
 """
 CLASS = "version: 1\nname: monday\nlab: lab\nroster: students.csv\nlogin: {machines: [one]}\n"
@@ -67,6 +71,20 @@ def test_everybody_has_an_instance_with_ports_of_its_own(labctl: Labctl, course:
     assert (plan["starts"], [one["state"] for one in plan["instances"]]) == (0, ["up"] * 3)
 
 
+def test_each_machine_has_its_instances_secret_and_no_log_has_it(labctl: Labctl, course: Path) -> None:
+    answers = {one["instance"]: one["secrets"]["flag"] for one in labctl.json("class", "key", course)["instances"]}
+    assert len(set(answers.values())) == 3
+    for name, flag in answers.items():
+        where = ("exec", "--instance", name, course / "lab", "one", "--", "sh", "-c")
+        assert labctl.run(*where, "cat /root/flag; ! test -e /run/labctl-secrets") == flag
+    log = (labctl.state / "pair/s01/engine/machines/one/provision.log").read_text()
+    assert "+ cat /run/labctl-secrets/flag\n<flag>" in log
+    texts = [p for p in labctl.state.rglob("*") if p.is_file() and (p.suffix in (".log", ".json") or "." not in p.name)]
+    assert texts
+    assert not [path for path in texts if answers["s01"] in path.read_text(errors="replace")]
+
+
+@pytest.mark.slow
 def test_a_machine_that_died_is_mended_and_nobody_else_is_touched(labctl: Labctl, course: Path) -> None:
     before = {name: pids(labctl, course, name) for name in ("s01", "s02", "s03")}
     victim = psutil.Process(before["s02"]["two"])

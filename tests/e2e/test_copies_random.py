@@ -13,7 +13,7 @@ from labctl.host.folders import cache_root
 from tests.support.command import Labctl
 from tests.support.guests import BOTH, LAB, THREE, Guests
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # labctl whose copies look at their random numbers before and after they are given others. The template's kernel gets
 # new ones just before it is kept, so that it would not take others by itself in the moments that this looks at.

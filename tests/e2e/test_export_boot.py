@@ -174,6 +174,7 @@ def test_killed_on_its_way_it_begins_anew_or_is_gone(exported: Exported, room: L
         assert room.json("list") == []
 
 
+@pytest.mark.slow
 def test_an_instance_in_the_way_is_left_alone(exported: Exported, room: Labctl) -> None:
     room.run("unbundle", exported.file)
     lab = here(room)

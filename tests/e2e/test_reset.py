@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from labctl.providers.clock import SET_CLOCK
 from tests.support.command import Labctl
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -55,6 +59,44 @@ def test_a_lab_is_as_it_was_after_its_first_up(labctl: Labctl, lab: Path) -> Non
     assert labctl.json("reset", lab)["witnesses"] == ["one", "two"]
     assert {name: look(labctl, lab, name) for name in ("one", "two")} == before
     assert labctl.json("verify", lab)["summary"].get("FAIL", 0) == 0
+
+
+def told(labctl: Labctl, lab: Path, seconds_ago: int) -> int:
+    """What a guest's clock says against its hardware's, once it was told the time that was ``seconds_ago``; seconds."""
+    script = f"""\
+now=$(( $(cat /sys/class/rtc/rtc0/since_epoch) - {seconds_ago} )).5
+{SET_CLOCK}echo $(( $(date +%s) - $(cat /sys/class/rtc/rtc0/since_epoch) ))"""
+    return int(labctl.run("exec", lab, "one", "--", "sh", "-c", script))
+
+
+def test_a_guest_that_is_told_the_time_late_believes_its_hardware_unless_that_is_hours_away(
+    labctl: Labctl, lab: Path
+) -> None:
+    assert told(labctl, lab, 3 * 3600) == pytest.approx(-3 * 3600, abs=3)
+    assert told(labctl, lab, 100) == pytest.approx(0, abs=3)
+
+
+def talk(labctl: Labctl, lab: Path, megabytes: int, enough: float = math.inf) -> tuple[int, int]:
+    """Let a guest say so much, and kill the command when it has read enough: its exit code, and the bytes it read."""
+    read = 0
+    with labctl.start("exec", lab, "one", "--", "sh", "-c", f"head -c {megabytes << 20} /dev/zero") as process:
+        counters = psutil.Process(process.pid)
+        while process.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                read = counters.io_counters().read_chars
+            if read > enough:
+                process.kill()
+            time.sleep(0.005)
+    return process.returncode, read
+
+
+def test_a_command_killed_while_its_guest_talks_leaves_the_way_to_the_guest_open(labctl: Labctl, lab: Path) -> None:
+    """A kill -9 in the middle of an answer of megabytes: what is left of it in the pipes is nobody's answer."""
+    code, usual = talk(labctl, lab, 0)
+    assert code == 0
+    code, _ = talk(labctl, lab, 8, enough=usual + (1 << 20))
+    assert code == -9, "it ended before it was killed"
+    assert labctl.run("exec", lab, "one", "--", "echo", "here") == "here\n"
 
 
 def test_a_lab_with_a_machine_that_died_and_one_that_is_off_comes_back(labctl: Labctl, lab: Path) -> None:

@@ -44,6 +44,11 @@ def both(*choices: Choice) -> Choice:
     return lambda flow: all(choice(flow) for choice in choices)
 
 
+def but(choice: Choice, *others: Choice) -> Choice:
+    """What a choice chooses and no other one does."""
+    return lambda flow: choice(flow) and not any(other(flow) for other in others)
+
+
 def nic(machine: str, device: str, expected: str) -> Choice:
     """Flows from and to a NIC."""
     ends = (machine, device)
@@ -168,7 +173,7 @@ def way_out(lab: Lab) -> None:
     """User-mode networking on red, as ``egress: nat`` would make it."""
     _, (fd,) = lab.namespace().run([("tap", "leak")], runner=Runner())
     lab.wires("ip link set leak master {red} up")
-    red = replace(lab.plan.network("red"), exit=IPv4Address("10.61.1.14"))
+    red = replace(lab.plan.network("red"), exit=IPv4Address("10.61.1.14"), resolver=IPv4Address("10.61.1.13"))
     assert lab.labctl.host is not None
     argv = ["qemu-system-x86_64", "-machine", "none", "-nodefaults", "-display", "none", *exits.arguments(red, fd)]
     lab.stash["way"] = subprocess.Popen([*lab.labctl.host.enter(lab.folder), *argv], pass_fds=[fd])
@@ -243,7 +248,8 @@ ASTRAY = both(
 def crossing(flow: Flow) -> bool:
     """Whether fw alone stands between the ends: probes between its wires, and packets with a favoured end.
 
-    A source that is borrowed over IPv4 is stopped before the filter, by the reverse path filter of fw's kernel.
+    A source that is borrowed over IPv4 is stopped before the filter, by the reverse path filter of fw's kernel, unless
+    it comes while fw probes: then that is off.
     """
     ends = ((flow["source"], flow["source_device"]), (flow["target"], flow["target_device"]))
     routed = flow["target_device"] and flow["source_device"] != "mgmt" and not set(ends) & set(GREEN)
@@ -252,6 +258,11 @@ def crossing(flow: Flow) -> bool:
     if flow.get("trick") == "spoofed-source":
         return bool(flow["family"] == 6 and flow["source"] != flow["target"])
     return bool(ends[0][1] != "eth1" or ends[1] not in (("ann", "eth1"), ("ben", "eth1")))
+
+
+def borrowed(flow: Flow) -> bool:
+    """Whether a packet's source is another one's over IPv4."""
+    return flow.get("trick") == "spoofed-source" and flow["family"] == 4
 
 
 def rule(text: str) -> Deed:

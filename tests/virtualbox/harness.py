@@ -107,9 +107,14 @@ class VirtualBoxHost:
                 raise
         said = out.decode(errors="replace")
         assert code is None or process.returncode == code, (
-            f"{shlex.join(map(str, argv))}: {process.returncode}\n{said[-6000:]}"
+            f"{shlex.join(map(str, argv))}: {process.returncode}\n{said[-6000:]}\n{self._complaints()}"
         )
         return said
+
+    def _complaints(self) -> str:
+        """What went wrong with switches for internal networks, which no other log has."""
+        file = Path(f"/proc/{self.pid}/root/tmp/labctl-vde.log")
+        return file.read_text() if file.exists() else ""
 
     def labctl(self, *arguments: str | Path, cwd: Path | None = None, code: int | None = 0) -> str:
         """Run labctl from this checkout against this place."""

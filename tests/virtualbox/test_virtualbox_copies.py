@@ -134,6 +134,7 @@ def test_destroy_takes_a_half_made_copy_along(lab: Driven, kind: Kind, manager: 
     assert traces(lab.host, "half") == []
 
 
+@pytest.mark.slow
 def test_what_machines_are_cloned_from_is_no_half_made_copy(lab: Driven) -> None:
     """Killed when the box is in and no clone was begun: the next lab is cloned from it."""
     lab.up()

@@ -79,6 +79,7 @@ def test_a_second_up_starts_nothing_and_is_quick(lab: Driven) -> None:
     assert {name: lab.started(name) for name in MACHINES} == since
 
 
+@pytest.mark.slow
 def test_a_machine_whose_plug_was_pulled_is_started_again_and_the_others_are_left_alone(lab: Driven) -> None:
     since = lab.started("server")
     lab.poweroff("sensor")
@@ -89,6 +90,7 @@ def test_a_machine_whose_plug_was_pulled_is_started_again_and_the_others_are_lef
     assert lab.findings() == ()
 
 
+@pytest.mark.slow
 def test_a_machine_whose_process_was_killed_is_dead_and_up_mends_it(lab: Driven) -> None:
     inside = psutil.Process(lab.host.pid).children(recursive=True)
     argvs = [(process, process.as_dict(["cmdline"])["cmdline"] or []) for process in inside]
@@ -100,6 +102,7 @@ def test_a_machine_whose_process_was_killed_is_dead_and_up_mends_it(lab: Driven)
     assert lab.findings() == ()
 
 
+@pytest.mark.slow
 def test_a_paused_machine_goes_on(lab: Driven) -> None:
     lab.manage("controlvm", lab.full_name("server"), "pause")
     assert lab.states()["server"] == "paused"
@@ -109,6 +112,7 @@ def test_a_paused_machine_goes_on(lab: Driven) -> None:
     assert lab.states()["server"] == "running"
 
 
+@pytest.mark.slow
 def test_down_and_up_again_keep_machines_disks_and_wires(lab: Driven) -> None:
     uuids = {name: lab.fact(name, "UUID") for name in MACHINES}
     disks = lab.manage("list", "hdds").count("Location:")
@@ -186,6 +190,7 @@ def test_what_is_changed_behind_labctls_back_is_found(lab: Driven, what: str) ->
     assert lab.findings() == ()
 
 
+@pytest.mark.slow
 def test_what_is_planted_in_a_stopped_machine_is_found_when_it_runs(lab: Driven) -> None:
     """And is gone after down and up."""
     lab.poweroff("sensor")
@@ -286,7 +291,9 @@ def said(lab: Driven, machine: str, words: str) -> bool:
 MOMENTS = ("Preparing master VM", "Cloning VM", "Setting the name", "Booting VM")
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [MOMENTS[0], *(pytest.param(moment, marks=pytest.mark.slow) for moment in MOMENTS[1:])]
+)
 def test_up_goes_on_where_a_killed_one_was(cut: Driven, moment: str) -> None:
     make_small(cut)
     if moment == MOMENTS[0]:
@@ -315,7 +322,7 @@ def test_an_interrupted_up_ends_soon_and_the_next_one_goes_on(cut: Driven) -> No
     assert cut.findings() == ()
 
 
-@pytest.mark.parametrize("machine", ["one", "two"])
+@pytest.mark.parametrize("machine", ["one", pytest.param("two", marks=pytest.mark.slow)])
 def test_what_a_killed_up_has_made_can_be_destroyed(cut: Driven, machine: str) -> None:
     """Also a clone that has another name still: Vagrant has noted its UUID."""
     with cut.start("up", "--provider", "virtualbox") as process:
@@ -325,6 +332,7 @@ def test_what_a_killed_up_has_made_can_be_destroyed(cut: Driven, machine: str) -
     assert traces(cut.host, "cut") == []
 
 
+@pytest.mark.slow
 def test_a_machine_that_fails_is_named_with_the_tools_own_words_and_the_others_go_on(cut: Driven) -> None:
     """A folder is in the way where VirtualBox would put the machine called two."""
     blocked = cut.host.home / "VirtualBox VMs" / cut.full_name("two")

@@ -106,6 +106,7 @@ def management_cable(lab: Driven) -> bool:
     return lab.adapters("one")[1].connected
 
 
+@pytest.mark.slow
 def test_a_snapshot_from_before_opens_a_machine_and_labctl_says_so_and_closes_it(sealed: Driven) -> None:
     for closing in ("up", "seal", "restore"):
         plain_vagrant(sealed, "snapshot", "restore", "one", "early", "--no-provision")

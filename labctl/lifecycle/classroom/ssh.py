@@ -10,6 +10,7 @@ from labctl.lifecycle.classroom.seats import Place
 from labctl.lifecycle.locate import running
 from labctl.plan.model import MachinePlan
 from labctl.providers.base import Endpoint
+from labctl.providers.ssh import setting
 from labctl.spec.classfile import ClassSpec
 
 _SERVER = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,63}@)?[A-Za-z0-9][A-Za-z0-9.-]{0,252}(?::[0-9]{1,5})?\Z")
@@ -67,10 +68,10 @@ def _own(place: Place, machine: str, endpoint: Endpoint) -> str:
         machine,
         endpoint,
         User=endpoint.user,
-        IdentityFile=f'"{endpoint.identity}"',
+        IdentityFile=setting(endpoint.identity),
         IdentitiesOnly="yes",
         StrictHostKeyChecking="yes",
-        UserKnownHostsFile=f'"{endpoint.known_hosts}"',
+        UserKnownHostsFile=setting(endpoint.known_hosts),
     )
 
 

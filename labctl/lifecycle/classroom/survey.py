@@ -11,6 +11,7 @@ from labctl.host import ports
 from labctl.host.folders import state_root
 from labctl.host.room import processors, room
 from labctl.lifecycle import capacity, converge, pins
+from labctl.lifecycle.classroom import key
 from labctl.lifecycle.classroom.estimate import Bounds, Estimate, Needs, estimate
 from labctl.lifecycle.classroom.seats import Place, places
 from labctl.lifecycle.locate import Draft, draft_of, engine_of, running
@@ -69,11 +70,13 @@ def survey(
     Raises SpecError for the lab's file, UsageError and HostError for what is wrong with all of them.
     """
     lab = load(spec.lab)
+    secret = key.read(spec) if lab.secrets else ""
     listed = [place for place in chosen if place.seat is not None]
     _check_provider(spec, lab, listed, provider)
-    sample = next((one for one in (_draft(spec, lab, place, provider) for place in listed) if one.draft), None)
+    drafts = [_draft(spec, lab, place, provider, secret) for place in listed]
+    sample = next((one for one in drafts if one.draft), None)
     images = _images(sample.draft, listener) if sample is not None and sample.draft is not None else None
-    intents = tuple(_looked_at(_draft(spec, lab, place, provider), images) for place in listed)
+    intents = tuple(_looked_at(one, images) for one in drafts)
     others = _others(spec, listed, images)
     needs = [intent.needs for intent in intents]
     machines = sum(len(one) for one in needs)
@@ -139,7 +142,7 @@ def _check_provider(spec: ClassSpec, lab: LabSpec, there: Sequence[Place], provi
         )
 
 
-def _draft(spec: ClassSpec, lab: LabSpec, place: Place, provider: str | None) -> Intent:
+def _draft(spec: ClassSpec, lab: LabSpec, place: Place, provider: str | None, secret: str) -> Intent:
     if place.seat is None:
         return Intent(place, None)
     try:
@@ -149,6 +152,7 @@ def _draft(spec: ClassSpec, lab: LabSpec, place: Place, provider: str | None) ->
             provider=provider,
             owner=spec.name,
             admission=spec.admission(place.seat),
+            seed=key.seed(secret, place.seat),
         )
         return Intent(place, made, changes=converge.difference(made).actions())
     except LabctlError as error:

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labctl.errors import HostError, LabctlError, UsageError
+from labctl.errors import BusyError, HostError, LabctlError, UsageError
 from labctl.events import Event, Listener, ignore
 from labctl.host.room import free_bytes
 from labctl.lifecycle import capacity, converge, fresh, inspect, pins, teardown
-from labctl.lifecycle.classroom import work
+from labctl.lifecycle.classroom import key, work
 from labctl.lifecycle.classroom.seats import Place
 from labctl.lifecycle.classroom.survey import Intent, refusal, survey
 from labctl.lifecycle.classroom.work import Done, Result
 from labctl.lifecycle.locate import Draft, Running, running
 from labctl.spec.classfile import ClassSpec
+from labctl.spec.load import load
 from labctl.spec.problems import choices
 from labctl.state.lock import class_locked
 
@@ -43,6 +44,8 @@ def up(
     started; and what is wrong with all of them: SpecError, UsageError, ImageError.
     """
     with class_locked(spec.name):
+        if load(spec.lab).secrets:
+            key.make(spec)
         found = survey(spec, chosen, provider=provider, jobs=jobs, listener=listener, count_ports=False)
         _images(found.intents, only_locked, listener)
         if found.images_missing:  # what machines share is known only now
@@ -83,7 +86,7 @@ def _up(draft: Draft, only_locked: bool, force: bool, keep_fresh: bool, heard: L
     try:
         outcome = converge.up(draft, listener=once, only_locked=only_locked, force=force)
     except LabctlError as error:
-        if new and _no_room(error, draft) and draft.folder.record() is not None:
+        if new and _no_room(error, draft) and _half_made(draft):
             # What the host has no room for is not left half made: it would take what the others need.
             teardown.destroy(draft.folder)
         raise
@@ -94,8 +97,16 @@ def _up(draft: Draft, only_locked: bool, force: bool, keep_fresh: bool, heard: L
 
 
 def _no_room(error: LabctlError, draft: Draft) -> bool:
+    if isinstance(error, UsageError | BusyError):  # refused before anything was made
+        return False
     free = free_bytes(draft.folder.path)
     return isinstance(error, HostError) or (free is not None and free < capacity.DISK_LEFT)
+
+
+def _half_made(draft: Draft) -> bool:
+    """Whether what is there now is this ``up``'s own beginning: somebody may have made it by hand meanwhile."""
+    record = draft.folder.record()
+    return record is not None and record.owner == draft.owner and record.phase == "changing"
 
 
 def down(
@@ -165,6 +176,17 @@ def verify(
         return Done(verdict, {**facts, "reports": [str(path) for path in where]})
 
     return work.each(existing(chosen), part, verb="verify", jobs=jobs, listener=listener)
+
+
+def score(chosen: Sequence[Place], *, choice: Choice, jobs: int, listener: Listener = ignore) -> tuple[Result, ...]:
+    """Count the points of each of the chosen instances. facts: ``score``, a Score."""
+    from labctl.lifecycle import scoring  # as in verify
+
+    def part(place: Place, heard: Listener) -> Done:
+        found = scoring.score(_running(place, heard), choice, listener=heard)
+        return Done(f"{found.earned:g} of {found.possible:g} points", {"score": found})
+
+    return work.each(existing(chosen), part, verb="score", jobs=jobs, listener=listener)
 
 
 def sample(chosen: Sequence[Place], count: int, seed: int | None = None) -> tuple[Place, ...]:

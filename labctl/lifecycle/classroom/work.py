@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from typing import Any
 
 from labctl.errors import BusyError, ExitCode, LabctlError
 from labctl.events import Event, Listener
+from labctl.host.bugs import as_bug
 from labctl.lifecycle.classroom.seats import Place
 from labctl.providers.workers import CancelledError, Stop
 
@@ -76,7 +75,7 @@ def each(
             stop.set()
             raise
         except Exception as error:  # a bug of ours is one student's trouble too
-            found = _bug(error)
+            found = as_bug(error)
             tell(Event("failed", verb, place.instance, found.brief, time.monotonic() - began))
             return Result(place, "failed", time.monotonic() - began, found)
         if not quiet:
@@ -124,12 +123,3 @@ def _inner(instance: str, verb: str, tell: Listener, stop: Stop) -> Listener:
             tell(Event("progress", verb, instance, f"{where}{event.step}"))
 
     return heard
-
-
-def _bug(error: Exception) -> LabctlError:
-    with tempfile.NamedTemporaryFile("w", prefix="labctl-bug-", suffix=".txt", delete=False, encoding="utf-8") as file:
-        file.write("".join(traceback.format_exception(error)))
-    return LabctlError(
-        f"this is a bug in labctl: {type(error).__name__}: {error}",
-        hint=f"The traceback is in {file.name}; please report it.",
-    )

@@ -44,7 +44,16 @@ class FakeProvider(Provider):
     def capabilities(cls, plan: LabPlan | None = None) -> Capabilities:
         _ = plan  # it can do as much for every plan
         return Capabilities(
-            True, True, True, True, checkpoints=True, console=False, windows=True, fresh=True, freight=True
+            True,
+            True,
+            True,
+            True,
+            checkpoints=True,
+            console=False,
+            windows=True,
+            fresh=True,
+            freight=True,
+            secrets=True,
         )
 
     @classmethod

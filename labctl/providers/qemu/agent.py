@@ -32,7 +32,7 @@ class Agent(GuestAgent):
         """
         self._alive = alive
         try:
-            self._channel = Channel(path, limit=_LIMIT, timeout=timeout)
+            self._channel = Channel(path, limit=_LIMIT, timeout=timeout, alive=alive)
         except ChannelError as error:
             raise GuestError(f"the way to the guest agent is not there: {error}") from error
 
@@ -115,12 +115,16 @@ class Agent(GuestAgent):
 
 
 @contextlib.contextmanager
-def agent(path: Path, *, timeout: float, alive: Callable[[], bool] = lambda: True) -> Iterator[Agent]:
-    """A synchronised session for the length of a ``with`` block. timeout: seconds to wait for the agent."""
-    began = time.monotonic()
-    session = Agent(path, timeout=timeout, alive=alive)
+def agent(
+    path: Path, *, timeout: float, turn: float | None = None, alive: Callable[[], bool] = lambda: True
+) -> Iterator[Agent]:
+    """A synchronised session for the length of a ``with`` block.
+
+    timeout: seconds to wait for the agent. turn: for another session's end; as long as for the agent unless said.
+    """
+    session = Agent(path, timeout=timeout if turn is None else turn, alive=alive)
     try:
-        session.synchronise(timeout - (time.monotonic() - began))
+        session.synchronise(timeout)
         yield session
     finally:
         session.close()

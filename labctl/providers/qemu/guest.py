@@ -8,8 +8,8 @@ import shlex
 import tarfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 from labctl.errors import GuestError
 from labctl.host.files import append
@@ -22,12 +22,13 @@ from labctl.providers.qemu import record as records
 from labctl.providers.qemu.agent import Agent
 from labctl.providers.qemu.record import MachineRecord
 from labctl.spec.files import read_lab_file
+from labctl.spec.secrets import mask
 
 _CONFIGURE_SECONDS = 120.0
 _STEP_SECONDS = 1800.0
 _SPOOL = "/run/labctl"
 _PACK = "/run/labctl.tar"
-_UNPACK = "tar -xpf - -C /"
+_UNPACK = "tar -xpmf - -C /"  # -m: the clock may be that of a template still, and tar warns of times to come
 # A labctl that was interrupted has left its program running, for the agent cannot stop one: let it end first. As the
 # shell becomes the script by exec, its process number stays the same.
 _TURN = (
@@ -72,7 +73,7 @@ class Wanted:
             host_key=(access.host_key, access.host_key_public),
             login_user=access.user,
         )
-        steps = personalities.steps(machine, lambda source: read_lab_file(job.root, source))
+        steps = personalities.steps(machine, lambda source: read_lab_file(job.root, source), job.secrets)
         return cls(personality, records.digest_of(personality), steps, records.digest_of(steps))
 
     def applied(self, record: MachineRecord) -> bool:
@@ -117,8 +118,14 @@ done
 
 def run_step(session: Agent, name: str, step: GuestStep, *, log: Path) -> None:
     """Carry out one provisioning step; its output goes to ``log``. Raises GuestError with its last lines."""
-    result = _deliver(session, step.files, step.script, timeout=_STEP_SECONDS)
-    _judge(name, step.title, result, log)
+    result = _deliver(session, step.files + step.secrets, step.script, timeout=_STEP_SECONDS)
+    _judge(name, step.title, _masked(result, step), log)
+
+
+def _masked(result: ExecResult, step: GuestStep) -> ExecResult:
+    """A step may print what it was told, as with ``set -x``."""
+    known = {PurePosixPath(file.path).name: file.content.decode() for file in step.secrets}
+    return replace(result, stdout=mask(result.stdout, known), stderr=mask(result.stderr, known))
 
 
 def _deliver(session: Agent, files: tuple[GuestFile, ...], script: str, *, timeout: float) -> ExecResult:

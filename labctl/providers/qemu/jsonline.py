@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,16 @@ class ChannelTimeoutError(ChannelError):
 class Channel:
     """A connection that sends and receives one JSON object per line."""
 
-    def __init__(self, path: Path, *, limit: int, timeout: float = 5) -> None:
+    def __init__(self, path: Path, *, limit: int, timeout: float = 5, alive: Callable[[], bool] = lambda: True) -> None:
         """Connect to the unix socket or the named pipes at ``path``. Raises ChannelError.
 
         limit: the longest answer accepted, in bytes. timeout: seconds to wait for others to be done with the pipes.
+        alive: asked meanwhile; when it says no, the wait ends.
         """
         self._limit = limit
         self._buffer = bytearray()
         try:
-            self._stream = opened(path, timeout)
+            self._stream = opened(path, timeout, alive)
         except StreamError as error:
             raise ChannelError(str(error)) from error
 

@@ -78,6 +78,7 @@ class QemuProvider(Provider):
             windows=False,
             fresh=True,
             freight=True,
+            secrets=True,
         )
 
     @classmethod
@@ -139,10 +140,12 @@ class QemuProvider(Provider):
     ) -> ExecResult:
         self._running(plan, machine)
         try:
-            with agent(self._layout.machine(machine).agent, timeout=min(timeout, _AGENT_SECONDS)) as session:
+            # whoever speaks with the guest now may run a program as long as this one
+            patience = min(timeout, _AGENT_SECONDS)
+            with agent(self._layout.machine(machine).agent, timeout=patience, turn=timeout) as session:
                 return session.execute(argv, stdin=stdin, timeout=timeout)
         except GuestError as error:
-            raise GuestError(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
+            raise type(error)(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
 
     def seal(self, plan: LabPlan, machine: str) -> None:
         self._running(plan, machine)

@@ -12,6 +12,7 @@ import os
 import selectors
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from filelock import FileLock, Timeout
 
 _CHUNK = 1 << 16
 _CONNECT_SECONDS = 5.0
+_LOOK_SECONDS = 0.25
 
 
 class StreamError(Exception):
@@ -82,14 +84,12 @@ class Socket:
 class Pipes:
     """The named pipes beside ``path``: ``.in`` leads to the guest, ``.out`` from it (QEMU's ``-chardev pipe``)."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
-        """Open them. timeout: seconds to wait until those who have them open have closed them."""
+    def __init__(self, path: Path, timeout: float, alive: Callable[[], bool]) -> None:
+        """Open them once nobody else has them open. See ``opened``."""
         into, out, lock = _files(path)
         self._lock = FileLock(lock, thread_local=False)
         try:
-            self._lock.acquire(timeout=timeout)
-        except Timeout as error:
-            raise StreamTimeoutError("another labctl speaks with it") from error
+            _acquire(self._lock, timeout, alive)
         except OSError as error:
             raise StreamError(f"cannot connect to {path}: {_words(error)}") from error
         try:
@@ -132,9 +132,12 @@ class Pipes:
         self._lock.release()
 
 
-def opened(path: Path, timeout: float) -> Stream:
-    """The stream at ``path``, whichever kind is there. timeout: seconds to wait for others to be done with it."""
-    return Pipes(path, timeout) if _files(path)[0].is_fifo() else Socket(path)
+def opened(path: Path, timeout: float, alive: Callable[[], bool] = lambda: True) -> Stream:
+    """The stream at ``path``, whichever kind is there.
+
+    timeout: seconds to wait for others to be done with it. alive: asked between waits; when it says no, that ends.
+    """
+    return Pipes(path, timeout, alive) if _files(path)[0].is_fifo() else Socket(path)
 
 
 def make_pipes(path: Path) -> None:
@@ -153,6 +156,18 @@ def remove(path: Path) -> None:
 def _files(path: Path) -> tuple[Path, Path, Path]:
     into, out, lock = (path.with_name(f"{path.name}.{end}") for end in ("in", "out", "lock"))
     return into, out, lock
+
+
+def _acquire(lock: FileLock, timeout: float, alive: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            lock.acquire(timeout=max(0.0, min(left, _LOOK_SECONDS)), poll_interval=0.02)
+            return
+        except Timeout as error:
+            if left <= _LOOK_SECONDS or not alive():
+                raise StreamTimeoutError("another labctl speaks with it") from error
 
 
 def _open(pipe: Path, way: int) -> int:

@@ -88,8 +88,9 @@ def stop(
         if graceful and not cancelled():
             _shut_down(files, process, cancelled)
         process.stop(grace=5)  # QEMU ends cleanly on SIGTERM: it flushes and closes the disk
-    for path in (files.monitor, files.agent, files.console, files.pid):
-        streams.remove(path)
+    streams.remove(files.agent)
+    for path in (files.monitor, files.console, files.pid):
+        path.unlink(missing_ok=True)
     return records.write(layout, noted(record, None))
 
 

@@ -29,6 +29,9 @@ def check(plan: LabPlan, engine: Engine) -> None:
             raise _cannot(
                 engine, f"network {network.name} has peers: false", "it does not keep the members of a network apart"
             )
+    for machine in plan.machines:
+        if machine.secrets:
+            raise _cannot(engine, f"{machine.name} is told secrets", "a file for it would show them to whoever has it")
     {"virtualbox": _virtualbox, "libvirt": _libvirt, "vmware_desktop": _vmware, "hyperv": _hyperv}[engine](plan)
 
 

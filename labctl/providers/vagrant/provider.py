@@ -174,7 +174,8 @@ class VagrantProvider(Provider):
         except (GuestError, ProviderError) as error:
             if self._state(plan, name) != "running":
                 raise ProviderError(f"{machine} does not run", hint="labctl up starts it.") from error
-            raise GuestError(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
+            kind = type(error) if isinstance(error, GuestError) else GuestError
+            raise kind(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
 
     def execute_cut_off(
         self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", seconds: float, timeout: float

@@ -7,7 +7,7 @@ from typing import Any
 
 from labctl.spec.model import LabSpec
 from labctl.spec.problems import Finding
-from labctl.spec.rules import addresses, files, machines, names, policy, topology
+from labctl.spec.rules import addresses, files, machines, names, policy, secrets, topology
 from labctl.spec.rules.context import Context
 
 Rule = Callable[[Context], Iterator[Finding]]
@@ -37,6 +37,9 @@ RULES: tuple[Rule, ...] = (
     topology.overlapping_subnets,
     policy.ends,
     policy.carried,
+    secrets.dangling,
+    secrets.windows,
+    secrets.settings,
     files.missing,
 )
 

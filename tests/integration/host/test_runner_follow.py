@@ -1,4 +1,4 @@
-"""Long programs, followed line by line."""
+"""Programs that take long, to their end or line by line."""
 
 from __future__ import annotations
 
@@ -25,6 +25,23 @@ print(child.pid, flush=True)
 while True:
     time.sleep(0.1)
 """
+
+
+# Leaves a program of a session of its own behind, which holds its output open, as ssh does with a shared connection.
+PARTING = """\
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_who_holds_the_output_of_a_program_that_was_cut_off_is_not_waited_for() -> None:
+    began = time.monotonic()
+    result = Runner().run([sys.executable, "-c", PARTING], timeout=5, check=False)
+    assert result.code is None
+    assert time.monotonic() - began < 30
+    psutil.Process(int(result.stdout)).kill()
 
 
 def test_lines_come_while_the_program_runs(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def test_a_killed_build_ends_whole_and_the_next_one_cleans_up(cache_with_base: P
     assert not _scratch_of(pid)
 
 
+@pytest.mark.slow
 def test_two_builds_of_one_image_make_it_once(cache_with_base: Path, resolving: Any) -> None:
     both = [resolving(SMALL), resolving(SMALL)]
     (first, said_first), (second, said_second) = (one.finish() for one in both)

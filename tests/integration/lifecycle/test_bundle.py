@@ -97,6 +97,7 @@ def test_hidden_folders_bundles_and_links_out_of_the_lab_stay_out(lab: Path, tmp
     (lab / "inside").symlink_to("README.md")
     (lab / "broken").symlink_to("nowhere")
     (lab / "old.labz").write_bytes(b"x")
+    (lab / "class.key").write_text("the answers")
     (lab / "checks/__pycache__").mkdir()
     (lab / "checks/__pycache__/x.pyc").write_bytes(b"x")
     done = pack(lab, lab / "tiny.labz")

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from labctl.lifecycle import checking, converge, locate
+from labctl.lifecycle import checking, converge, locate, scoring
 from labctl.lifecycle.checking import Choice
 from labctl.lifecycle.lab_folder import BUNDLE_MARK
 from labctl.verify.model import Check, Verdict
@@ -341,3 +341,42 @@ def test_the_plug_in_costs_others_nothing(tmp_path: Path) -> None:
 def test_the_help_says_whose_programs_they_are() -> None:
     done = subprocess.run([*LABCTL, "verify", "--help"], capture_output=True, text=True, check=True, timeout=120)
     assert "run on this computer with your rights" in " ".join(done.stdout.replace("│", " ").split())
+
+
+TASKS = """
+import pytest
+
+def test_the_lab_is_as_it_should_be(machine):
+    assert machine("a").run("true").rc == 0
+
+@pytest.mark.task(3)
+def test_something_is_to_be_done(machine):
+    assert machine("a").run("true").rc == 1
+
+@pytest.mark.task
+def test_something_is_done(machine):
+    assert machine("b").run("true").rc == 0
+"""
+
+
+def test_open_tasks_are_scored_and_do_not_fail_a_verification(lab: Path) -> None:
+    write(lab, TASKS)
+    assert {name: check.verdict for name, check in run(lab).items()} == {
+        "test_the_lab_is_as_it_should_be": Verdict.PASS
+    }
+    scored = scoring.score(locate.find(lab), Choice())
+    assert (scored.earned, scored.possible) == (1, 4)
+    assert {check.points for check in scored.checks} == {3, None}
+
+
+def test_a_lab_of_tasks_alone_has_no_checks_and_no_open_question(lab: Path) -> None:
+    write(lab, TASKS.replace("def test_the_lab", "def no_test_the_lab"))
+    assert run(lab) == {}
+    assert [check.verdict for check in run(lab, "nothing_like_it", tasks=True).values()] == [Verdict.INCONCLUSIVE]
+
+
+def test_a_task_that_is_worth_no_number_is_not_counted_without_a_word(lab: Path) -> None:
+    write(lab, TASKS.replace("task(3)", "task('three')"))
+    (wrong,) = (check for check in run(lab, "to_be_done", tasks=True).values())
+    assert wrong.verdict is Verdict.INCONCLUSIVE
+    assert "@pytest.mark.task(5)" in wrong.message

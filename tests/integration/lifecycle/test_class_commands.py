@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -126,6 +127,66 @@ def test_verify_tells_what_could_not_be_verified(labctl: Labctl) -> None:
 def test_a_name_does_not_steer_the_terminal_of_a_table(labctl: Labctl) -> None:
     (labctl.home / "students.csv").write_text("id,name\ns01,[bold red]Ada[/]\n", encoding="utf-8")
     assert "[bold red]Ada[/]" in labctl.run("class", "status")
+
+
+SCORED = """\
+import pytest
+
+@pytest.mark.points(5)
+def test_who_it_is(lab, machine):
+    \"\"\"=HYPERLINK("x")\"\"\"
+    assert machine("a").check_output("hostname") == "a"
+    assert lab.instance != "s02"
+
+def test_the_flag(lab):
+    assert lab.secret("flag").startswith("FLAG{")
+"""
+
+
+def scored(labctl: Labctl) -> None:
+    """A lab with a secret and checks, which everybody on the roster has up."""
+    (labctl.home / "lab" / "checks").mkdir()
+    (labctl.home / "lab" / "checks" / "test_it.py").write_text(SCORED)
+    text = "checks: checks\nsecrets: {flag: {kind: flag}}\n" + LAB.replace("a: {", "a: {secrets: [flag], ")
+    (labctl.home / "lab" / "lab.yaml").write_text(text)
+    labctl.run("class", "up")
+
+
+def test_everybodys_points_are_a_table(labctl: Labctl) -> None:
+    scored(labctl)
+    labctl.run("class", "down", "--only", "s03")
+    code, out, error = words(labctl, "class", "score", "-q")
+    assert list(csv.reader(out.splitlines())) == [
+        ["instance", "students", "names", "points", "of", "trouble", '\'=HYPERLINK("x")', "test_the_flag"],
+        ["s01", "s01", "Ada Lovelace", "6", "6", "", "5", "1"],
+        ["s02", "s02", "李小龙", "1", "6", "", "0", "1"],
+        ["s03", "s03", "s03", "0", "6", "not to be checked: 2", "", ""],
+    ]
+    assert (code, error) == (4, "")
+    done = labctl.json("class", "score", "--only", "s02", "-k", "flag")
+    assert [(one["instance"], one["earned"], one["possible"]) for one in done["instances"]] == [("s02", 1, 1)]
+    labctl.run("class", "score", "--only", "s02", "-o", "points.csv")
+    assert (labctl.home / "points.csv").read_text(encoding="utf-8").splitlines()[1].startswith("s02,s02,李小龙,1,6,")
+
+
+def test_one_labs_points_and_secrets(labctl: Labctl) -> None:
+    scored(labctl)
+    assert labctl.run("score", "lab", "--instance", "s02").splitlines()[-1] == "1 of 6 points"
+    assert labctl.json("score", "lab", "--instance", "s01")["earned"] == 6
+    (flag,) = labctl.json("secrets", "lab", "--instance", "s01").values()
+    assert flag in labctl.run("secrets", "lab", "--instance", "s01")
+    sheet = labctl.json("class", "key")["instances"]
+    assert sheet[0] == {"instance": "s01", "secrets": {"flag": flag}}
+    assert flag in labctl.run("class", "key", "--only", "s01")
+    labctl.run("class", "key", "-o", "answers.csv")
+    assert (labctl.home / "answers.csv").read_text().splitlines()[1] == f"s01,{flag}"
+
+
+def test_a_class_without_checks_has_no_points(labctl: Labctl) -> None:
+    labctl.run("class", "up")
+    code, _, error = words(labctl, "score", "lab", "--instance", "s01")
+    assert (code, "has no checks of its own" in error) == (2, True)
+    assert words(labctl, "class", "score", "--only", "s01")[0] == 1
 
 
 def test_the_schema_is_printed(labctl: Labctl) -> None:

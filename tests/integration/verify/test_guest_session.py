@@ -10,7 +10,7 @@ import pytest
 from labctl.errors import GuestError, ProviderError
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
-from labctl.providers.base import Capabilities, Endpoint, ExecResult, Job, Observed, Provider
+from labctl.providers.base import Capabilities, Endpoint, ExecResult, Job, Observed, Provider, UnfinishedError
 from labctl.verify.guests import GuestSession
 from tests.support import plans
 
@@ -25,6 +25,7 @@ class Local(Provider):
     name = "local"
     way: Endpoint | None = None
     answers = True
+    silence: GuestError = GuestError("the agent is silent")
 
     @classmethod
     def capabilities(cls) -> Capabilities:
@@ -51,7 +52,7 @@ class Local(Provider):
         self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
     ) -> ExecResult:
         if not self.answers:
-            raise GuestError("the agent is silent")
+            raise self.silence
         result = Runner().run(argv, stdin=stdin, timeout=timeout, check=False)
         return ExecResult(result.code if result.code is not None else 124, result.stdout, result.stderr)
 
@@ -96,11 +97,19 @@ def test_a_guest_that_no_way_reaches(tmp_path: Path) -> None:
     provider.answers = False
     with GuestSession(provider, PLAN) as session, pytest.raises(GuestError, match="a does not answer") as caught:
         session.run("a", ["true"])
-    assert caught.value.details == "the agent is silent\nsealed"
+    assert caught.value.brief == "a does not answer: the agent is silent; by SSH: sealed"
     provider.way = Endpoint("127.0.0.1", 1, "root", tmp_path / "key", tmp_path / "known_hosts")
     with GuestSession(provider, PLAN) as session, pytest.raises(GuestError) as caught:
         session.run("a", ["true"])
     assert "refused" in caught.value.details
+
+
+def test_a_program_that_does_not_end_is_not_started_once_more(tmp_path: Path) -> None:
+    provider = Local(tmp_path)
+    provider.answers, provider.silence = False, UnfinishedError("a: python3 did not end within 60 s in the guest")
+    provider.way = Endpoint("127.0.0.1", 1, "root", tmp_path / "key", tmp_path / "known_hosts")
+    with GuestSession(provider, PLAN) as session, pytest.raises(UnfinishedError, match="did not end within 60 s"):
+        session.run("a", ["python3"])
 
 
 def test_its_folder_is_gone_afterwards(tmp_path: Path) -> None:

@@ -111,6 +111,7 @@ def test_leaks_are_found_without_python(netlab: Any, equip: Equip, kind: str) ->
     }, explain(report)
 
 
+@pytest.mark.slow
 def test_busybox_alone_finds_a_leak_and_says_what_it_cannot_ask(netlab: Any, equip: Equip) -> None:
     equip("busybox", "attacker")
     netlab.rules("fw", 'insert rule inet labctl forward iifname "eth0" ip daddr 198.51.100.4 tcp dport 4444 accept')

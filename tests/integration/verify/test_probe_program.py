@@ -153,6 +153,34 @@ def test_a_thousand_probes_at_once(guest: Guest) -> None:
     assert len(guest.play("collect")["arrived"]) == len([s for s in specs if s[3] != "icmp"])
 
 
+NOISE = """\
+import socket, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+while True:
+    sock.sendto(bytes(16), ("127.0.0.1", 0))  # the form of an answer, to nobody's question
+    time.sleep(0.1)
+"""
+
+
+def test_what_comes_over_and_over_and_is_no_answer_is_not_waited_for(guest: Guest) -> None:
+    for words in (
+        "link set lo up",
+        "link add odd type veth peer name other",
+        "link set odd up",
+        "link set other up",
+        "addr add 192.0.2.1/24 dev odd",
+        "neigh add 192.0.2.9 lladdr 02:00:5e:00:00:09 dev odd",
+    ):
+        subprocess.run(["ip", "-n", guest.namespace, *words.split()], check=True)
+    with subprocess.Popen(["ip", "netns", "exec", guest.namespace, PYTHON, "-c", NOISE]) as noise:
+        try:
+            row = guest.ask((1, "", 4, "icmp", "192.0.2.9", 0, "", False))[1]
+            assert noise.poll() is None
+        finally:
+            noise.kill()
+    assert row[0] == "silence"
+
+
 def test_a_nic_is_found_by_its_mac_whatever_the_guest_calls_it(guest: Guest) -> None:
     mac = "02:00:5e:00:00:07"
     for words in ("link add odd type veth peer name other", f"link set odd address {mac} up", "link set other up"):

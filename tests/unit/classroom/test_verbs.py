@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from labctl.lifecycle.classroom import ssh, verbs, work
 from labctl.lifecycle.classroom.seats import Place
 from labctl.lifecycle.classroom.work import Done, worst
 from labctl.providers.base import Job
+from labctl.providers.fake.notes import Notes
 from labctl.providers.fake.provider import FakeProvider
 from labctl.spec.problems import SpecError
 from labctl.state.lock import class_locked, locked
@@ -77,7 +79,7 @@ def test_a_bug_is_told_with_the_file_of_its_traceback(room: Room, monkeypatch: p
     assert error.brief == "this is a bug in labctl: ValueError: oops"
     file = Path(error.hint.removeprefix("The traceback is in ").partition(";")[0])
     assert "Traceback" in file.read_text()
-    file.unlink()
+    shutil.rmtree(file.parent)
 
 
 def test_the_next_up_goes_on_where_one_failed(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +103,22 @@ def test_a_full_disk_takes_no_instance_away_that_was_there(room: Room, monkeypat
     assert room.up()["s02"].error is not None
     assert room.states()["s02"] == "interrupted"
     assert room.notes("s02").read()["b"].state == "running"
+
+
+def test_a_full_disk_takes_no_instance_away_that_somebody_made_meanwhile(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = converge.up
+
+    def up(draft: locate.Draft, **options: Any) -> converge.Outcome:
+        if draft.plan.instance == "s02":
+            usual(locate.draft(room.folder / "lab", instance="s02", provider="fake"))
+        return usual(draft, **options)
+
+    monkeypatch.setattr(converge, "up", up)
+    monkeypatch.setattr(verbs, "free_bytes", lambda _folder: 0)
+    assert "was not made for a class" in str(room.up()["s02"].error)
+    assert set(Notes(locate.find(room.folder / "lab", instance="s02").folder.engine).read()) == {"a", "b"}
 
 
 def test_a_host_that_fills_up_meanwhile_refuses_the_rest_one_by_one(

@@ -64,6 +64,7 @@ def test_equal_plans_need_nothing(plan: LabPlan) -> None:
         ("restart", {"settings": {"qemu": {"machine": "pc"}}}),
         ("keep", {"settings": {"virtualbox": {"gui": True}}}),
         ("provision", {"steps": (ShellStep("true"),)}),
+        ("provision", {"secrets": ("flag",)}),
         ("configure", {"router": True}),
         ("configure", {"routes": ()}),
         ("configure", {"source_routes": ("x",)}),
@@ -91,7 +92,7 @@ def test_the_cases_above_cover_every_field_of_a_machine() -> None:
     known = {
         *("name", "entry", "uuid", "image", "os", "description", "memory", "cpus", "router", "gui", "interfaces"),
         *("management_mac", "routes", "source_routes", "forward", "services", "packages", "steps", "hosts", "users"),
-        *("disks", "depends_on", "winrm", "settings", "resolvers", "management_address"),
+        *("disks", "depends_on", "winrm", "settings", "resolvers", "secrets", "management_address"),
     }
     assert {field.name for field in fields(MachinePlan)} == known
 

@@ -131,6 +131,17 @@ def test_steps_become_files_and_programs(plan: LabPlan) -> None:
     assert len({step.files[0].path for step in (shell, script)}) == 2
 
 
+def test_a_step_finds_its_secrets_as_files_for_its_own_time(plan: LabPlan) -> None:
+    machine = replace(plan.machine("m"), steps=(ShellStep("true"), FileStep("/etc/b", content="x")), secrets=("flag",))
+    shell, file = steps(machine, lambda _: b"", {"flag": "FLAG{x}", "other": "y"})
+    assert shell.secrets == (GuestFile("/run/labctl-secrets/flag", b"FLAG{x}", "0600"),)
+    assert shell.script.startswith("export LABCTL_SECRETS=/run/labctl-secrets; trap 'rm -rf /run/labctl-secrets' 0; ")
+    assert shell.script.endswith(f"/bin/sh -e {shell.files[0].path}")
+    assert file.secrets == ()
+    with pytest.raises(UsageError, match="the secret flag of m is not known here"):
+        steps(machine, lambda _: b"", {})
+
+
 def test_windows_steps_are_powershell(plan: LabPlan) -> None:
     steps_ = (ShellStep("Get-Date"), ScriptStep("x/setup.ps1", ("-Force",)), ScriptStep("x/tool.exe"))
     machine = replace(plan.machine("m"), os="windows", steps=steps_)

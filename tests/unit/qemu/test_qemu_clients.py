@@ -284,6 +284,20 @@ def test_one_at_a_time_speaks_on_pipes(ends: Ends) -> None:
     streams.opened(ends.path, 30).close()
 
 
+def test_who_is_interrupted_does_not_wait_for_another_one_to_end(ends: Ends) -> None:
+    first, asked = streams.opened(ends.path, 1), 0
+
+    def alive() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked < 2
+
+    with pytest.raises(streams.StreamTimeoutError, match="another labctl"):
+        streams.opened(ends.path, 300, alive)
+    assert asked == 2
+    first.close()
+
+
 def test_what_does_not_fit_into_a_pipe_is_written_as_it_is_read(ends: Ends) -> None:
     sent = os.urandom(300_000)
     stream, read = streams.opened(ends.path, 1), bytearray()

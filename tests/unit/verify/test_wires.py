@@ -189,6 +189,16 @@ def test_a_packet_that_the_router_never_heard_of_shows_nothing() -> None:
     assert {cell[0] for cell in unsure} == {"x", "y"}
 
 
+def test_a_packet_for_a_nic_that_gets_nothing_for_it_alone_shows_nothing() -> None:
+    """As where a switch sends another one its frames: what is for all it hears still."""
+    scene = Scene()
+    alone = {s.nonce for s in scene.todo.sent if isinstance(s, Unicast) and s.target.place == ("a", "eth0")}
+    assert alone
+    scene.frames["a"] = {(device, nonce) for device, nonce in scene.frames["a"] if nonce not in alone}
+    assert scene.flow("b", "a", "source-port").verdict is Verdict.INCONCLUSIVE
+    assert not [cell for cell in scene.cells(Verdict.INCONCLUSIVE) if cell[4] != "source-port"]
+
+
 def test_a_rule_is_not_borrowed_where_its_packets_come_in_rightly() -> None:
     chained = """
 networks: {one: {subnet: 10.1.0.0/24}, two: {subnet: 10.2.0.0/24}, three: {subnet: 10.3.0.0/24}}

@@ -1,0 +1,69 @@
+"""Values that each instance has its own of, made from a seed: the same seed gives the same values, on any computer.
+
+Whoever has the seed has them all; without it none tells anything about another (HMAC-SHA256, RFC 2104).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import string
+from collections.abc import Iterable, Mapping
+
+from labctl.spec.model import SecretSpec
+
+_LETTERS = "".join(c for c in string.ascii_letters + string.digits if c not in "0O1lI")  # those that people confuse
+_FLAG_LETTERS = string.ascii_lowercase + string.digits
+_FLAG_LENGTH = 24
+_MASKED_LENGTH = 4
+
+
+def new_seed() -> str:
+    """A seed that nobody can guess, as text."""
+    return secrets.token_hex(32)
+
+
+def seed_of(seed: str, holder: str) -> str:
+    """One holder's own seed, from that of all."""
+    return _bytes(seed, "seed", holder).hex()
+
+
+def values(seed: str, lab: str, wanted: Iterable[SecretSpec]) -> dict[str, str]:
+    """Every secret of a lab by its name."""
+    return {secret.name: _value(seed, lab, secret) for secret in wanted}
+
+
+def mask(text: bytes, known: Mapping[str, str]) -> bytes:
+    """A text in which secrets are replaced by their names; values too short to be told from other words stay."""
+    for name, value in sorted(known.items(), key=lambda item: -len(item[1])):
+        if len(value) >= _MASKED_LENGTH:
+            text = text.replace(value.encode(), f"<{name}>".encode())
+    return text
+
+
+def _value(seed: str, lab: str, secret: SecretSpec) -> str:
+    number = int.from_bytes(_bytes(seed, "value", lab, secret.name))  # 512 bits: what it is divided by does not show
+    match secret.kind:
+        case "flag":
+            return f"{secret.prefix}{{{_word(number, _FLAG_LETTERS, _FLAG_LENGTH)}}}"
+        case "password":
+            return _word(number, _LETTERS, secret.length)
+        case "choice":
+            return secret.of[number % len(secret.of)]
+        case "port":
+            return str(secret.first + number % (secret.last - secret.first + 1))
+
+
+def _word(number: int, letters: str, length: int) -> str:
+    word = ""
+    for _ in range(length):
+        number, index = divmod(number, len(letters))
+        word += letters[index]
+    return word
+
+
+def _bytes(seed: str, *words: str) -> bytes:
+    """64 bytes for these words; no two lists of words give the same message."""
+    message = b"labctl secrets 1" + b"".join(b"\0" + word.encode() for word in words)
+    return hmac.digest(seed.encode(), message, hashlib.sha512)
