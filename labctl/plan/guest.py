@@ -177,18 +177,17 @@ def steps(
 
     secrets: the instance's, by name. Raises UsageError where one that the machine is told is not among them.
     """
-    told = tuple(_told(machine, name, secrets) for name in machine.secrets)
+    told = secret_files(machine, secrets)
     made = [_step(number, step, machine.os == "windows", read) for number, step in enumerate(machine.steps, 1)]
     return tuple(replace(step, secrets=told) if step.argv else step for step in made)
 
 
-def _told(machine: MachinePlan, name: str, secrets: Mapping[str, str]) -> GuestFile:
-    if name not in secrets:
-        raise UsageError(
-            f"the secret {name} of {machine.name} is not known here",
-            hint=_ELSEWHERE,
-        )
-    return GuestFile(f"{SECRETS}/{name}", secrets[name].encode(), "0600")
+def secret_files(machine: MachinePlan, known: Mapping[str, str]) -> tuple[GuestFile, ...]:
+    """What a machine is told, a file each. known: the instance's. Raises UsageError where one is not among them."""
+    for name in machine.secrets:
+        if name not in known:
+            raise UsageError(f"the secret {name} of {machine.name} is not known here", hint=_ELSEWHERE)
+    return tuple(GuestFile(f"{SECRETS}/{name}", known[name].encode(), "0600") for name in machine.secrets)
 
 
 def _check(user: UserSpec) -> None:

@@ -27,10 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the running copy of the lab (default: LABCTL_INSTANCE, else 'default')",
     )
     group.addoption("--lab-plug", action="store_true", help="as `labctl verify --plug`")
-    group.addoption(
-        "--lab-tasks", choices=("alone", "none"), help=SUPPRESS
-    )  # what labctl score and verify want of them
-    group.addoption("--lab-journal", metavar="FILE", help=SUPPRESS)  # labctl verify hears from it how checks go
+    # For labctl verify and score alone: which checks they want, and where they hear how these go.
+    group.addoption("--lab-tasks", choices=("alone", "none"), help=SUPPRESS)
+    group.addoption("--lab-journal", metavar="FILE", help=SUPPRESS)
 
 
 def pytest_configure(config: pytest.Config) -> None:

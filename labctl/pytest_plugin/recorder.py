@@ -26,13 +26,15 @@ class Recorder:
     @pytest.hookimpl(tryfirst=True)  # before pytest's own -k: a lab has tasks also where none of them fits
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Leave out the tasks, or all else."""
-        tasks = [item for item in items if item.get_closest_marker("task") is not None]
+        tasks: list[pytest.Item] = []
+        others: list[pytest.Item] = []
+        for item in items:
+            (others if item.get_closest_marker("task") is None else tasks).append(item)
         if not tasks or self._tasks is None:
             return
-        wanted = tasks if self._tasks == "alone" else [item for item in items if item not in tasks]
-        config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
-        items[:] = wanted
-        if not wanted:
+        items[:], left_out = (tasks, others) if self._tasks == "alone" else (others, tasks)
+        config.hook.pytest_deselected(items=left_out)
+        if not items:
             self._journal.only_tasks()
 
     @pytest.hookimpl(trylast=True)

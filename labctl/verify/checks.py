@@ -7,6 +7,7 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -15,6 +16,7 @@ from labctl.verify.model import Check, Verdict
 
 _MOST_TEXT = 4000  # characters of a message that are kept: an assertion may quote a whole page
 _MOST_LINES = 12  # of a message that a terminal shows
+_ONLY_TASKS = {"only": "tasks"}
 
 
 class CheckEntry(TypedDict):
@@ -70,11 +72,11 @@ class Journal:
 
     def only_tasks(self) -> None:
         """Note that there is nothing in the lab but tasks, which were not wanted."""
-        self._write({"only": "tasks"})
+        self._write(_ONLY_TASKS)
 
     def has_only_tasks(self) -> bool:
         """Whether that was noted."""
-        return self.path.exists() and '{"only": "tasks"}' in self.path.read_text(encoding="utf-8").splitlines()
+        return _ONLY_TASKS in self._documents()
 
     def settled(self, check: Check) -> None:
         """Note how a check went."""
@@ -95,22 +97,16 @@ class Journal:
 
     def _lines(self) -> dict[str, dict[str, Any]]:
         """The last line of each check."""
-        found: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
-            for text in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-                line = _parsed(text)
-                if line is not None:
-                    found[line["id"]] = line
-        return found
+        return {line["id"]: line for line in self._documents() if line.keys() == CheckEntry.__annotations__.keys()}
 
-
-def _parsed(text: str) -> dict[str, Any] | None:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return None
-    keys = {"id", "name", "verdict", "message", "seconds", "points"}
-    return line if isinstance(line, dict) and line.keys() == keys else None
+    def _documents(self) -> Iterator[dict[str, Any]]:
+        if not self.path.exists():
+            return
+        for text in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                line = json.loads(text)
+                if isinstance(line, dict):
+                    yield line
 
 
 def _check(line: dict[str, Any], otherwise: str) -> Check:

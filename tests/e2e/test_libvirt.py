@@ -30,7 +30,11 @@ machines:
   one: {networks: [red, blue]}
   two:
     networks: [blue]
-    provision: [{shell: echo provisioned >/root/note}]
+    secrets: [word]
+    provision:
+      - shell: echo provisioned >/root/note
+      - shell: set -x; cp "$LABCTL_SECRETS/word" /root/word; echo "told $(cat /root/word)"
+secrets: {word: {kind: password}}
 providers: {libvirt: {driver: qemu}}
 """
 
@@ -97,6 +101,16 @@ def test_a_lab_on_libvirt_lives_a_whole_life(host: Labctl) -> None:
     assert not alive, "Vagrant works on without labctl"
     assert {change["action"] for change in host.json("up", lab)["changes"]} == {"create"}
     assert host.run("exec", lab, "two", "--", "cat", "/root/note") == "provisioned\n"
+    word = host.run("exec", lab, "two", "--", "cat", "/root/word")
+    assert word == host.json("secrets", lab)["word"]
+    assert "told <word>" in host.run("logs", lab, "two")
+    host.run("exec", lab, "two", "--", "sh", "-c", "[ ! -e /run/labctl-secrets ]")
+    known = [
+        path
+        for path in host.state.rglob("*")
+        if path.is_file() and path.stat().st_size < 1 << 20 and word.encode() in path.read_bytes()
+    ]
+    assert known == [], "its secret is in a file"
 
     # nothing was touched by the second one, which does not even ask Vagrant
     boot = ("--", "cat", "/proc/sys/kernel/random/boot_id")

@@ -39,6 +39,7 @@ class Libvirt(Engine):
             checkpoints=True,
             console=False,
             windows=True,
+            secrets=True,
         )
 
     def names(self, plan: LabPlan) -> Names:

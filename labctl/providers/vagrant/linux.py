@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from labctl.plan.guest import personality
+from labctl.plan.guest import SECRETS, GuestFile, personality
 from labctl.plan.guest_network import network_script
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.vagrant import management
@@ -16,9 +16,25 @@ SUFFIX = ".sh"
 UPLOAD = "/var/tmp/labctl-upload"  # noqa: S108 - a path in the guest, where nobody else has logged in yet
 
 
+FORGET = f"rm -rf {SECRETS}"
+_SHEBANG = "#!/bin/sh -e\n"
+_TOLD = f"""\
+export LABCTL_SECRETS={SECRETS}
+if [ ! -d $LABCTL_SECRETS ]; then
+  echo 'This machine is told secrets, which are in no file: labctl up tells them, and plain Vagrant cannot.' >&2
+  exit 1
+fi
+"""
+
+
 def script(body: str) -> str:
     """A shell script file that stops at its first error."""
-    return "#!/bin/sh -e\n" + body
+    return _SHEBANG + body
+
+
+def told(text: str) -> str:
+    """A script as one that reads the machine's secrets."""
+    return _SHEBANG + _TOLD + text.removeprefix(_SHEBANG)
 
 
 def install(packages: Sequence[str]) -> str:
@@ -64,6 +80,12 @@ def run_script(number: int, step: ScriptStep) -> str:
     """The script that runs an uploaded one under its own name, with arguments that are each taken as they are."""
     path = f"/var/lib/labctl/steps/{number:02}/{PurePosixPath(step.source).name}"
     return script(f"{_install(UPLOAD, path, '0700')}\nrm -f {UPLOAD}\n{shlex.join([path, *step.args])}\n")
+
+
+def tell(files: Sequence[GuestFile]) -> str:
+    """The script that writes a machine's secrets where its steps find them: in memory, for root alone."""
+    lines = [f"printf %s {shlex.quote(file.content.decode())} >{shlex.quote(file.path)}" for file in files]
+    return script("\n".join(["umask 077", FORGET, f"mkdir {SECRETS}", *lines]) + "\n")
 
 
 def _write(text: str, path: str, mode: str, owner: str) -> str:

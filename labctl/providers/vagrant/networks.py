@@ -7,9 +7,10 @@ network that is there already under the name and address it looks for, and that 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
-from labctl.plan.model import LabPlan, MachinePlan, NetworkPlan
+from labctl.plan.model import InterfacePlan, LabPlan, MachinePlan, NetworkPlan
 
 SYSTEM_URI = "qemu:///system"
 
@@ -54,6 +55,11 @@ def wire_bridge(network: NetworkPlan) -> str:
     return f"lb{network.key}"
 
 
+def tap(plan: LabPlan, interface: InterfacePlan) -> str:
+    """The device on the host that is the other end of a NIC's cable; the name is nobody else's, also of later plans."""
+    return "lt" + hashlib.sha256(f"{plan.lab_key} {interface.mac}".encode()).hexdigest()[:12]
+
+
 def host_table(network: str) -> str:
     """The name of the tables with the host's own filter for a management network of this name."""
     return network.replace("-", "_")
@@ -64,7 +70,9 @@ def host_filter(plan: LabPlan) -> str:
 
     On the management network they get an address and answer, and begin nothing. On the lab's networks the host is not
     there, which having no address on a bridge does not bring about: Linux takes packets for any of its addresses on any
-    device, and answers ARP for them. A libvirt network filter would not do: it stands before bridges only where
+    device, and answers ARP for them. And it speaks on the guests' cables: each tap gets an IPv6 address of its own when
+    libvirt switches it on, and what the host sends by it, as looking for routers, goes to the guest past the bridge. A
+    libvirt network filter would not do: it stands before bridges only where
     br_netfilter is switched on.
     """
     table, device = host_table(management(plan).name), management_bridge(plan)
@@ -75,6 +83,13 @@ def host_filter(plan: LabPlan) -> str:
         f"    iifname {bridge} oifname != {bridge} drop\n    oifname {bridge} iifname != {bridge} drop\n"
         for bridge in every.split(", ")
     )
+    taps = ", ".join(f'"{tap(plan, interface)}"' for machine in plan.machines for interface in machine.interfaces)
+    saying = f"""\
+  chain output {{
+    type filter hook output priority -10; policy accept;
+    oifname {{ {taps} }} drop
+  }}
+"""
     arp = f"""\
   chain input {{
     type filter hook input priority 0; policy accept;
@@ -94,7 +109,7 @@ table inet {table} {{
   chain forward {{
     type filter hook forward priority -10; policy accept;
 {crossing}  }}
-}}
+{saying if taps else ""}}}
 table arp {table}
 delete table arp {table}
 table arp {table} {{

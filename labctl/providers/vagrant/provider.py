@@ -7,10 +7,11 @@ import shlex
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from labctl.errors import GuestError, LabctlError, ProviderError
@@ -19,7 +20,8 @@ from labctl.host.files import append, private_folder, remove_tree, write_atomic
 from labctl.host.folders import runtime_root
 from labctl.host.runner import Runner
 from labctl.plan.diff import Action
-from labctl.plan.model import LabPlan
+from labctl.plan.guest import GuestFile, secret_files
+from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.agent import GuestAgent
 from labctl.providers.base import (
     BootImage,
@@ -34,7 +36,7 @@ from labctl.providers.base import (
     SealedError,
 )
 from labctl.providers.ssh import disconnect, run_as_root
-from labctl.providers.vagrant import cut_off
+from labctl.providers.vagrant import cut_off, linux, provision
 from labctl.providers.vagrant.command import Vagrant
 from labctl.providers.vagrant.engine import Engine, Names
 from labctl.providers.vagrant.libvirt import Libvirt
@@ -42,6 +44,7 @@ from labctl.providers.vagrant.notes import Notes
 from labctl.providers.vagrant.render import render_libvirt, render_virtualbox
 from labctl.providers.vagrant.virtualbox import VirtualBox
 from labctl.providers.workers import Stop, each, in_waves, raise_failures
+from labctl.spec.secrets import mask
 
 _UP_SECONDS = 3600.0
 _HALT_SECONDS = 300.0
@@ -252,15 +255,20 @@ class VagrantProvider(Provider):
             if line.startswith(_MAKES_MACHINE):
                 box_is_there.set()
 
-        self._carry_out(vagrant, name, verb, step, stop, seconds=_UP_SECONDS, heard=heard)
+        machine = job.plan.machine(name)
+        first, last = _in_two(verb, job.plan, machine) if machine.secrets else (verb, ())
+        self._carry_out(vagrant, name, first, step, stop, seconds=_UP_SECONDS, heard=heard)
         self._notes.copies(name).unlink(missing_ok=True)
         self._pin(job.plan, name)
+        if last:
+            with self._told(job.plan, name, secret_files(machine, job.secrets)) as hide:
+                self._carry_out(vagrant, name, last, "provision", stop, seconds=_UP_SECONDS, hide=hide)
         self._notes.keep(name, replace(note, complete=True))
         self.listener(Event("done", step, name, seconds=time.monotonic() - began))
 
     def _verb(self, action: Action, state: MachineState, complete: bool) -> tuple[str, ...]:
         """What to tell Vagrant. It provisions by itself at the first start only, finished or not."""
-        anew = ("--provision",) if not complete or action == "provision" else ()
+        anew = ("--provision",) if not complete or action == "provision" or state == "absent" else ()
         if state != "running":
             return ("up", f"--provider={self.name}", *anew)
         if action == "restart":
@@ -293,17 +301,35 @@ class VagrantProvider(Provider):
         *,
         seconds: float,
         heard: Callable[[str], None] = lambda _: None,
+        hide: Callable[[str], str] = str,
     ) -> None:
         log = self._notes.log(name)
         append(log, f"==> {time.strftime('%Y-%m-%dT%H:%M:%S')} vagrant {shlex.join(verb)}\n".encode())
 
         def said(line: str) -> None:
+            line = hide(line)
             append(log, f"{line}\n".encode())
             heard(line)
             self.listener(Event("progress", step, name, line[:200]))
 
-        vagrant.carry_out(name, verb, said=said, timeout=seconds, cancelled=stop)
+        try:
+            vagrant.carry_out(name, verb, said=said, timeout=seconds, cancelled=stop)
+        except ProviderError as error:
+            raise ProviderError(error.brief, details=hide(error.details), hint=error.hint) from None
         stop.check()
+
+    @contextmanager
+    def _told(self, plan: LabPlan, name: str, files: Sequence[GuestFile]) -> Iterator[Callable[[str], str]]:
+        """Have a machine's secrets in it meanwhile; gives what hides them in a text. Raises GuestError."""
+        known = {PurePosixPath(file.path).name: file.content.decode() for file in files}
+        result = self.execute(plan, name, ["/bin/sh", "-e"], stdin=linux.tell(files).encode())
+        if result.code != 0:
+            raise GuestError(f"{name} could not be told its secrets", details=result.stderr.decode(errors="replace"))
+        try:
+            yield lambda text: mask(text.encode(), known).decode()
+        finally:
+            with suppress(LabctlError):  # it may have died, and its memory with it
+                self.execute(plan, name, ["/bin/sh", "-ec", linux.FORGET])
 
     def _write(self, job: Job) -> None:
         """The project folder as rendered; Vagrant's own notes in it stay."""
@@ -374,6 +400,18 @@ class VagrantProvider(Provider):
 def _box(job: Job, name: str) -> str:
     """What tells a machine's box from others."""
     return job.images[name].digest if name in job.images else job.plan.machine(name).image
+
+
+def _in_two(verb: tuple[str, ...], plan: LabPlan, machine: MachinePlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What to tell Vagrant until the machine stands, and for the steps of the lab, which may read secrets then.
+
+    The second is empty where the verb brings no steps, or there are none.
+    """
+    script = provision.script(plan, machine)
+    before, steps = ",".join(script.names(steps=False)), ",".join(script.names(steps=True))
+    if not steps or (verb != ("provision",) and "--provision" not in verb):
+        return verb, ()
+    return (*verb, "--provision-with", before), ("provision", "--provision-with", steps)
 
 
 class LibvirtProvider(VagrantProvider):

@@ -7,7 +7,7 @@ name and a number. Vagrant's ``args:`` is not used, because it puts arguments in
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -15,6 +15,8 @@ from labctl.errors import UsageError
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.vagrant import linux, windows
 from labctl.spec.model import FileStep, PackagesStep, ScriptStep, ShellStep, Step
+
+_STEP = "step "
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,10 @@ class Script:
 
     provisioners: tuple[Provisioner, ...]
     files: Mapping[str, str]
+
+    def names(self, *, steps: bool) -> tuple[str, ...]:
+        """The provisioners that are steps of the lab, or those that make the machine before them."""
+        return tuple(one.name for one in self.provisioners if one.name.startswith(_STEP) == steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +82,21 @@ def _pieces(plan: LabPlan, machine: MachinePlan) -> Iterator[_Piece]:
             yield _Piece("packages", linux.install(packages))
         yield _Piece("machine", linux.set_up(plan, machine), always=True)
     for number, step in enumerate(machine.steps, start=1):
-        yield _step(machine, number, step)
+        piece = _step(machine, number, step)
+        yield replace(piece, text=linux.told(piece.text)) if machine.secrets else piece
 
 
 def _step(machine: MachinePlan, number: int, step: Step) -> _Piece:
     guest = windows if machine.os == "windows" else linux
     match step:
         case ShellStep(shell=text):
-            return _Piece(f"step {number} shell", guest.script(text + "\n"))
+            return _Piece(f"{_STEP}{number} shell", guest.script(text + "\n"))
         case ScriptStep(source=source):
-            return _Piece(f"step {number} script", guest.run_script(number, step), upload=_lab_path(source))
+            return _Piece(f"{_STEP}{number} script", guest.run_script(number, step), upload=_lab_path(source))
         case FileStep(source=str(source)):
-            return _Piece(f"step {number} file", guest.place_file(step), upload=_lab_path(source))
+            return _Piece(f"{_STEP}{number} file", guest.place_file(step), upload=_lab_path(source))
         case FileStep():
-            return _Piece(f"step {number} file", guest.write_file(step))
+            return _Piece(f"{_STEP}{number} file", guest.write_file(step))
         case PackagesStep():
             raise TypeError("packages are a field of the plan, not a step")
 

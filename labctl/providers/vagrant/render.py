@@ -224,6 +224,7 @@ def _nic(plan: LabPlan, machine: MachinePlan, interface: InterfacePlan, slot: in
     elif engine == "libvirt":
         options |= {
             "libvirt__network_name": network.wire,
+            "libvirt__iface_name": networks.tap(plan, interface),
             "libvirt__forward_mode": "veryisolated",  # no address of the host, in contrast to "none"
             "libvirt__dhcp_enabled": False,
             "libvirt__guest_ipv6": "yes",  # guests may speak IPv6 on their own segment, as they do on every wire

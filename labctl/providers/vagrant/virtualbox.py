@@ -43,6 +43,7 @@ class VirtualBox(Engine):
             checkpoints=True,
             console=False,
             windows=True,
+            secrets=True,
         )
 
     def names(self, plan: LabPlan) -> Names:

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from labctl.plan.build import build
+from labctl.plan.guest import SECRETS, GuestFile
 from labctl.plan.model import LabPlan
 from labctl.providers.vagrant import linux, management, provision
 from labctl.spec.load import load
-from labctl.spec.model import FileStep, ScriptStep
+from labctl.spec.model import FileStep, ScriptStep, ShellStep
 
 pytestmark = pytest.mark.integration
 
@@ -46,6 +47,24 @@ def run(text: str, folder: Path, *before: str) -> subprocess.CompletedProcess[by
     path = folder / "script.sh"
     path.write_bytes(text.encode())
     return subprocess.run([*before, "/bin/sh", "-e", path], cwd=folder, capture_output=True, timeout=60, check=False)
+
+
+def test_a_step_reads_the_secrets_that_labctl_has_told_the_machine(plan: LabPlan, tmp_path: Path) -> None:
+    steps = (ShellStep('cat "$LABCTL_SECRETS"/word'), FileStep("/etc/motd", content="x\n"))
+    made = provision.script(plan, replace(plan.machine("web"), secrets=("word",), steps=steps))
+    assert made.names(steps=True) == ("step 1 shell", "step 2 file")
+    assert "machine" in made.names(steps=False)
+    (name,) = (name for name in made.files if name.endswith("shell.sh"))
+    told = tmp_path / "secrets"
+    step = made.files[name].replace(SECRETS, str(told))
+    alone = run(step, tmp_path)
+    assert (alone.returncode, alone.stdout) == (1, b"") and b"labctl up tells them" in alone.stderr
+    value = b"it's $HOME `id`"
+    telling = linux.tell([GuestFile(f"{SECRETS}/word", value, "0600")]).replace(SECRETS, str(told))
+    for _ in range(2):  # whatever is there from a time that was interrupted
+        assert run(telling, tmp_path).returncode == 0
+    assert run(step, tmp_path).stdout == value
+    assert [path.stat().st_mode & 0o777 for path in (told, told / "word")] == [0o700, 0o600]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))

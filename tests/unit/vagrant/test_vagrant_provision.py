@@ -55,6 +55,10 @@ def test_names_of_files_come_from_machines_and_numbers_alone(plan: LabPlan) -> N
     assert {p.destination for p in made.provisioners} == {None, "/var/tmp/labctl-upload"}
 
 
+def test_a_machine_without_secrets_has_scripts_without_them(plan: LabPlan) -> None:
+    assert not [text for machine in plan.machines for text in scripts(plan, machine.name) if "SECRETS" in text]
+
+
 def test_a_here_document_ends_where_its_text_ends(plan: LabPlan) -> None:
     (text,) = scripts(plan, "foreign", FileStep("/x", content="END\nEND_\ntouch /tmp/x\n"))
     assert "<<'END__'\nEND\nEND_\ntouch /tmp/x\nEND__\n" in text

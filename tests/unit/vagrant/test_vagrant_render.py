@@ -134,14 +134,14 @@ def _promiscuous(plan: LabPlan) -> LabPlan:
     return replace(plan, machines=tuple(sensor if m is machine else m for m in plan.machines))
 
 
-def _told(plan: LabPlan) -> LabPlan:
-    return replace(plan, machines=tuple(replace(m, secrets=("flag",)) for m in plan.machines))
+def _told_on_windows(plan: LabPlan) -> LabPlan:
+    return replace(plan, machines=tuple(replace(m, secrets=("flag",), os="windows") for m in plan.machines))
 
 
 @pytest.mark.parametrize(
     ("change", "engines", "message"),
     [
-        (_told, ("virtualbox", "libvirt"), "is told secrets"),
+        (_told_on_windows, ("virtualbox", "libvirt"), "is told secrets"),
         (_crowded, ("virtualbox",), "has 9 interfaces"),
         (_network(peers=False), ("virtualbox", "libvirt"), "peers: false"),
         (_network(egress="nat", exit=IPv4Address("203.0.113.254")), ("virtualbox", "libvirt"), "way out|egress"),

@@ -25,7 +25,9 @@ ENGINES = {backend.name: backend for backend in BACKENDS if backend.name in ("vm
 
 
 def plan_of(path: Path, provider: str, *, instance: str = "default", seal: bool = True) -> LabPlan:
-    return replace(build(load(path / "lab.yaml"), provider=provider, instance=instance), seal=seal)
+    """The lab without its secrets, which are refused before anything else is looked at."""
+    plan = build(load(path / "lab.yaml"), provider=provider, instance=instance)
+    return replace(plan, seal=seal, machines=tuple(replace(machine, secrets=()) for machine in plan.machines))
 
 
 def vagrantfile(plan: LabPlan) -> str:
@@ -101,6 +103,13 @@ def test_each_machine_is_unplugged_before_the_next_one_starts() -> None:
         seal = text.partition("config.trigger.after [:up, :reload, :resume, :snapshot_restore]")[2]
         assert unplug in seal.partition("  config.vm.provider")[0]
         assert "ENV['VAGRANT_NO_PARALLEL'] = 'yes'\n" in text
+
+
+@pytest.mark.parametrize("provider", sorted(ENGINES))
+def test_secrets_are_refused_because_the_file_is_all_there_is(provider: str) -> None:
+    told = replace(build(load(ROOT / "labs/passwords/lab.yaml"), provider=provider), seal=True)
+    with pytest.raises(UsageError, match=f"server is told secrets, which {provider} "):
+        vagrantfile(told)
 
 
 Change = Callable[[LabPlan], LabPlan]

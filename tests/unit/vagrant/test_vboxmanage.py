@@ -34,6 +34,7 @@ cableconnected1="on"
 nic1="nat"
 mtu="0"
 sockSnd="64"
+localhostReachable="0"
 Forwarding(0)="ssh,tcp,127.0.0.1,2200,,22"
 intnet2="t-default-lan"
 macaddress2="02933072D0D0"
@@ -161,11 +162,26 @@ def test_a_network_of_another_kind_is_shown_by_its_kind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "reachable"), [("1.18-linux", True), ("1.19-linux", False), ("2.0-windows", False)]
+    ("said", "written", "reachable"),
+    [
+        ('localhostReachable="0"\n', "", False),
+        ('localhostReachable="0"\n', ' localhost-reachable="true"', False),
+        ('localhostReachable="1"\n', "", True),
+        ('localhostReachable="1"\n', ' localhost-reachable="false"', True),
+        ("", "", True),
+        ("", ' localhost-reachable="false"', False),
+        ('localhostReachable="0"\nlocalhostReachable="0"\n', "", True),  # of one that is no NAT as far as is known
+    ],
 )
-def test_what_settings_do_not_say_follows_their_version(version: str, reachable: bool) -> None:
-    found = reading.settings(WRITTEN.replace("1.19-linux", version))
-    assert found is not None and found[1].nat.localhost_reachable is reachable
+def test_the_loopback_is_open_unless_virtualbox_says_or_writes_that_it_is_not(
+    said: str, written: str, reachable: bool
+) -> None:
+    found = details(
+        SAID.replace('localhostReachable="0"\n', said),
+        WRITTEN.replace('<NAT network="10.0.2.0/24">', f'<NAT network="10.0.2.0/24"{written}>'),
+    )
+    nat = found.nics[0].nat
+    assert nat is not None and nat.localhost_reachable is reachable
 
 
 def test_every_offer_of_a_nat_is_read() -> None:
