@@ -87,13 +87,18 @@ class Engine(ABC):
     def join(self, plan: LabPlan, machine: str, joined: bool) -> None:
         """Join a running or paused machine to its management NIC, or cut it off; read back. Raises ProviderError."""
 
+    def whole(self, plan: LabPlan, machine: str) -> bool:
+        """Whether a machine has all that Vagrant gives it only when it makes it."""
+        _ = plan, machine
+        return True
+
     @abstractmethod
     def checkpoints(self, plan: LabPlan, forget: Callable[[str], None]) -> Checkpoints:
         """Snapshots of the plan's machines. ``forget`` is told of machines whose connections a restore has ended."""
 
     @abstractmethod
     def remove(self, machines: Mapping[str, tuple[str, str]]) -> None:
-        """End machines and remove them with their disks."""
+        """End machines and remove them with their disks, also disks whose machine was never made."""
 
     @abstractmethod
     def remove_networks(self, names: tuple[str, ...]) -> None:

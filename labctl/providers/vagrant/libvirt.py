@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from labctl.providers.vagrant.libvirt_checkpoints import LibvirtCheckpoints
 from labctl.providers.vagrant.virsh import Domain, Virsh
 
 _SSH = 22
+_POOL = "default"  # where vagrant-libvirt puts disks
 
 
 class Libvirt(Engine):
@@ -112,14 +114,28 @@ class Libvirt(Engine):
     def join(self, plan: LabPlan, machine: str, joined: bool) -> None:
         self._virsh.set_link(self.names(plan).machines[machine][0], plan.machine(machine).management_mac, joined)
 
+    def whole(self, plan: LabPlan, machine: str) -> bool:
+        """vagrant-libvirt 0.11 makes the domain first and then adds NIC by NIC, and does so once."""
+        found = self._virsh.domain(self.names(plan).machines[machine][0])
+        wanted = plan.machine(machine)
+        macs = {nic.mac for nic in found.nics} if found is not None else frozenset[str]()
+        return macs >= {wanted.management_mac, *(interface.mac for interface in wanted.interfaces)}
+
     def checkpoints(self, plan: LabPlan, forget: Callable[[str], None]) -> Checkpoints:
         return LibvirtCheckpoints(self._virsh, self.names(plan).machines, lambda: self.prepare(plan), forget)
 
     def remove(self, machines: Mapping[str, tuple[str, str]]) -> None:
+        if not machines:
+            return
         there = set(self._virsh.domains())
         for name, uuid in machines.values():
             if name in there:
                 self._virsh.remove_domain(name, uuid)
+        volumes = self._virsh.volumes(_POOL)
+        for name, _ in machines.values():
+            for volume in volumes:
+                if _disk_of(name, volume):
+                    self._virsh.remove_volume(_POOL, volume)
 
     def remove_networks(self, names: tuple[str, ...]) -> None:
         for name in names:
@@ -149,6 +165,11 @@ class Libvirt(Engine):
         faults += [] if closed else ["this host is open to it"]
         faults += ["IPv6"] if any(":" in address for address in found.addresses) else []
         return f"{MANAGEMENT} ({', '.join(faults)})" if faults else MANAGEMENT
+
+
+def _disk_of(domain: str, volume: str) -> bool:
+    """Whether vagrant-libvirt gives a domain's disk this name: of its box, the first or another, or an extra one."""
+    return re.fullmatch(rf"{re.escape(domain)}(_\d+)?\.img|{re.escape(domain)}-[a-z]+\.(qcow2|raw)", volume) is not None
 
 
 def _nics(machine: str, domain: Domain, wires: Mapping[str, str]) -> Iterator[ObservedNic]:

@@ -230,8 +230,7 @@ class VagrantProvider(Provider):
         """Bring one machine up; ``box_is_there`` is set as soon as it is made. Raises ProviderError."""
         stop.check()
         action, note, state = job.actions.get(name, "keep"), self._notes.machine(name), self._state(job.plan, name)
-        if state not in ("absent", "running", "paused") and not self._notes.made(name):
-            # made by a Vagrant that was killed before it could note it, or by one whose notes are gone
+        if not self._whole(job.plan, name, state, note.complete):
             self._engine.remove({name: self._engine.names(job.plan).machines[name]})
             state = "absent"
         if state == "paused":
@@ -265,6 +264,14 @@ class VagrantProvider(Provider):
                 self._carry_out(vagrant, name, last, "provision", stop, seconds=_UP_SECONDS, hide=hide)
         self._notes.keep(name, replace(note, complete=True))
         self.listener(Event("done", step, name, seconds=time.monotonic() - began))
+
+    def _whole(self, plan: LabPlan, name: str, state: MachineState, complete: bool) -> bool:
+        """Whether Vagrant can go on with a machine. Where it was killed it would take a part for the machine."""
+        if state == "absent":
+            return False  # there may be a disk, which Vagrant will not write over
+        if state not in ("running", "paused") and not self._notes.made(name):
+            return False  # of a Vagrant that was killed before it could note it, or of one whose notes are gone
+        return complete or self._engine.whole(plan, name)
 
     def _verb(self, action: Action, state: MachineState, complete: bool) -> tuple[str, ...]:
         """What to tell Vagrant. It provisions by itself at the first start only, finished or not."""

@@ -137,6 +137,16 @@ class Virsh:
             self._run("destroy", name, check=False)
         self._run("undefine", name, "--snapshots-metadata", "--managed-save", "--nvram", "--remove-all-storage")
 
+    def volumes(self, pool: str) -> tuple[str, ...]:
+        """Names of a pool's disks; none where there is no such pool, or it is not active."""
+        self._run("pool-refresh", pool, check=False)  # a disk of a program that was killed may not be known yet
+        said = self._run("vol-list", pool, check=False)
+        return tuple(line.split()[0] for line in _lines(said.text)) if said.code == 0 else ()
+
+    def remove_volume(self, pool: str, name: str) -> None:
+        """Delete a disk of a pool."""
+        self._run("vol-delete", name, "--pool", pool)
+
     def set_link(self, name: str, mac: str, up: bool) -> None:
         """Plug or unplug a NIC's cable, and read back that it is so. Raises ProviderError."""
         self._run("domif-setlink", name, mac, "up" if up else "down")
