@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 
@@ -93,8 +94,10 @@ def test_of_two_saves_at_once_one_saves_and_the_other_explains(guests: Guests) -
             assert first.poll() is None
             time.sleep(0.005)
         pid = json.loads(holder.read_text())["pid"]
+        first.send_signal(signal.SIGSTOP)  # on a busy computer it could be done before the other has begun
         words = guests.refused("save", "second", code=6)
         assert f"process {pid} (`labctl snapshot save first" in words
+        first.send_signal(signal.SIGCONT)
         assert first.wait(timeout=120) == 0
     assert guests.names() == ["clean", "one-off", "first"]
     assert len(guests.kept()["two"]) == 3

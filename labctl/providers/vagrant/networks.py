@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 
 from labctl.plan.model import InterfacePlan, LabPlan, MachinePlan, NetworkPlan
 
@@ -84,10 +85,12 @@ def host_filter(plan: LabPlan) -> str:
         for bridge in every.split(", ")
     )
     taps = ", ".join(f'"{tap(plan, interface)}"' for machine in plan.machines for interface in machine.interfaces)
+    own = ", ".join(["::", *(_tap_address(machine.management_mac) for machine in plan.machines)])
     saying = f"""\
   chain output {{
     type filter hook output priority -10; policy accept;
-    oifname {{ {taps} }} drop
+    {f"oifname {{ {taps} }} drop" if taps else ""}
+    oifname "vnet*" ip6 saddr {{ {own} }} drop
   }}
 """
     arp = f"""\
@@ -109,12 +112,21 @@ table inet {table} {{
   chain forward {{
     type filter hook forward priority -10; policy accept;
 {crossing}  }}
-{saying if taps else ""}}}
+{saying}}}
 table arp {table}
 delete table arp {table}
 table arp {table} {{
 {arp if wires else ""}}}
 """
+
+
+def _tap_address(mac: str) -> str:
+    """The IPv6 address that the kernel gives the host's end of a management NIC's cable (RFC 4291, appendix A).
+
+    Vagrant cannot name that device; libvirt calls it ``vnet…`` and gives it the guest's MAC with 0xfe in front.
+    """
+    rest = bytes.fromhex(mac.replace(":", ""))[1:]
+    return str(IPv6Address(bytes.fromhex("fe80000000000000fc") + rest[:2] + b"\xff\xfe" + rest[2:]))
 
 
 def lease(machine: MachinePlan) -> str:
