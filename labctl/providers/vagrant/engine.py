@@ -87,11 +87,6 @@ class Engine(ABC):
     def join(self, plan: LabPlan, machine: str, joined: bool) -> None:
         """Join a running or paused machine to its management NIC, or cut it off; read back. Raises ProviderError."""
 
-    def whole(self, plan: LabPlan, machine: str) -> bool:
-        """Whether a machine has all that Vagrant gives it only when it makes it."""
-        _ = plan, machine
-        return True
-
     @abstractmethod
     def checkpoints(self, plan: LabPlan, forget: Callable[[str], None]) -> Checkpoints:
         """Snapshots of the plan's machines. ``forget`` is told of machines whose connections a restore has ended."""

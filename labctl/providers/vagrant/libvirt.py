@@ -114,13 +114,6 @@ class Libvirt(Engine):
     def join(self, plan: LabPlan, machine: str, joined: bool) -> None:
         self._virsh.set_link(self.names(plan).machines[machine][0], plan.machine(machine).management_mac, joined)
 
-    def whole(self, plan: LabPlan, machine: str) -> bool:
-        """vagrant-libvirt 0.11 makes the domain first and then adds NIC by NIC, and does so once."""
-        found = self._virsh.domain(self.names(plan).machines[machine][0])
-        wanted = plan.machine(machine)
-        macs = {nic.mac for nic in found.nics} if found is not None else frozenset[str]()
-        return macs >= {wanted.management_mac, *(interface.mac for interface in wanted.interfaces)}
-
     def checkpoints(self, plan: LabPlan, forget: Callable[[str], None]) -> Checkpoints:
         return LibvirtCheckpoints(self._virsh, self.names(plan).machines, lambda: self.prepare(plan), forget)
 

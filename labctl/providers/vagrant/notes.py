@@ -13,10 +13,11 @@ from labctl.providers.vagrant.engine import Names
 
 @dataclass(frozen=True, slots=True)
 class MachineNote:
-    """What is known of a machine between two commands. complete: everything of the plan is in it. digest: of the box
-    that its disk was made from, ``""`` for one from elsewhere."""
+    """What is known of a machine between two commands. made: Vagrant has logged in to it once. complete: everything of
+    the plan is in it. digest: of the box that its disk was made from, ``""`` for one from elsewhere."""
 
     user: str = "vagrant"
+    made: bool = False
     complete: bool = False
     digest: str = ""
 
@@ -68,7 +69,7 @@ class Notes:
         for path in (self._machine(name), self.host_key(name)):
             path.unlink(missing_ok=True)
 
-    def made(self, name: str) -> bool:
+    def known_to_vagrant(self, name: str) -> bool:
         """Whether Vagrant has a note of this machine."""
         return (self._vagrant(name) / "id").exists()
 

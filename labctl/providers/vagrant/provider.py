@@ -40,7 +40,7 @@ from labctl.providers.vagrant import cut_off, linux, provision
 from labctl.providers.vagrant.command import Vagrant
 from labctl.providers.vagrant.engine import Engine, Names
 from labctl.providers.vagrant.libvirt import Libvirt
-from labctl.providers.vagrant.notes import Notes
+from labctl.providers.vagrant.notes import MachineNote, Notes
 from labctl.providers.vagrant.render import render_libvirt, render_virtualbox
 from labctl.providers.vagrant.virtualbox import VirtualBox
 from labctl.providers.workers import Stop, each, in_waves, raise_failures
@@ -53,7 +53,9 @@ _POLL_SECONDS = 0.5
 _KEYSCAN_SECONDS = 30
 _PING_SECONDS = 3.0
 _SSH = 22
-_MAKES_MACHINE = "Creating domain"  # what vagrant-libvirt says once it has the box's disk
+# What Vagrant says: vagrant-libvirt once it has the box's disk, and Vagrant itself once it has logged in to a machine.
+_MAKES_MACHINE = "Creating domain"
+_HAS_MADE_MACHINE = "Running provisioner:"
 # Only configured anew, not provisioned: the provisioner with this name in the Vagrantfile.
 _CONFIGURE = ("provision", "--provision-with", "machine")
 
@@ -230,9 +232,10 @@ class VagrantProvider(Provider):
         """Bring one machine up; ``box_is_there`` is set as soon as it is made. Raises ProviderError."""
         stop.check()
         action, note, state = job.actions.get(name, "keep"), self._notes.machine(name), self._state(job.plan, name)
-        if not self._whole(job.plan, name, state, note.complete):
-            self._engine.remove({name: self._engine.names(job.plan).machines[name]})
-            state = "absent"
+        if not self._whole(name, state, note):
+            self._engine.remove({name: self._notes.names().machines[name]})
+            self._notes.forget(name)
+            note, state = MachineNote(), "absent"
         if state == "paused":
             self._engine.wake(job.plan, name)
             state = "running"
@@ -241,7 +244,7 @@ class VagrantProvider(Provider):
         if state == "running" and action == "keep" and note.complete:
             return
         image = job.images.get(name)
-        note = replace(note, user=image.user if image is not None else note.user)
+        note = replace(note, user=image.user if image is not None else note.user, made=note.made or note.complete)
         if state == "absent":
             note = replace(note, digest=image.digest if image is not None else "")
         verb = self._verb(action, state, note.complete)
@@ -253,6 +256,8 @@ class VagrantProvider(Provider):
         def heard(line: str) -> None:
             if line.startswith(_MAKES_MACHINE):
                 box_is_there.set()
+            elif line.startswith(_HAS_MADE_MACHINE):
+                self._notes.keep(name, replace(note, complete=False, made=True))
 
         machine = job.plan.machine(name)
         first, last = _in_two(verb, job.plan, machine) if machine.secrets else (verb, ())
@@ -262,16 +267,20 @@ class VagrantProvider(Provider):
         if last:
             with self._told(job.plan, name, secret_files(machine, job.secrets)) as hide:
                 self._carry_out(vagrant, name, last, "provision", stop, seconds=_UP_SECONDS, hide=hide)
-        self._notes.keep(name, replace(note, complete=True))
+        self._notes.keep(name, replace(note, complete=True, made=True))
         self.listener(Event("done", step, name, seconds=time.monotonic() - began))
 
-    def _whole(self, plan: LabPlan, name: str, state: MachineState, complete: bool) -> bool:
-        """Whether Vagrant can go on with a machine. Where it was killed it would take a part for the machine."""
+    def _whole(self, name: str, state: MachineState, note: MachineNote) -> bool:
+        """Whether Vagrant can go on with a machine.
+
+        It makes one in many steps and takes what it finds for a machine: one that it was killed at would lack NICs, a
+        key or a disk for ever. So only those are kept that it has logged in to once.
+        """
         if state == "absent":
             return False  # there may be a disk, which Vagrant will not write over
-        if state not in ("running", "paused") and not self._notes.made(name):
-            return False  # of a Vagrant that was killed before it could note it, or of one whose notes are gone
-        return complete or self._engine.whole(plan, name)
+        if state not in ("running", "paused") and not self._notes.known_to_vagrant(name):
+            return False  # its notes are gone
+        return note.complete or note.made
 
     def _verb(self, action: Action, state: MachineState, complete: bool) -> tuple[str, ...]:
         """What to tell Vagrant. It provisions by itself at the first start only, finished or not."""

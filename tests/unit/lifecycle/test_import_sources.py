@@ -86,7 +86,8 @@ def test_what_is_no_description_is_refused(tmp_path: Path, name: str, content: b
     (tmp_path / name).write_bytes(content)
     with pytest.raises(LabctlError) as error:
         translate(tmp_path / name, None, consent=never)
-    assert message in f"{error.value.brief}\n{error.value.details}"
+    said = f"{error.value.brief}\n{error.value.details}"
+    assert message in said, said
     assert error.value.exit_code == 2
 
 
