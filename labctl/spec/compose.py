@@ -22,6 +22,10 @@ from labctl.spec.problems import MAX_PROBLEMS, Problem, SpecError, quoted
 MAX_DEPTH = 32
 MAX_VALUES = 100_000
 
+_TOO_DEEP = f"values are nested deeper than {MAX_DEPTH} levels"
+# Some builds of libyaml have a limit of their own (a thousand), and meet it first where they look ahead for a key.
+_PARSERS_DEPTH = "exceeded maximum nesting depth"
+
 # What an escape in double quotes can bring in, and no file, argument or guest can take: NUL, and half of a character.
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")
 
@@ -205,7 +209,7 @@ class Composer:
     def _limit(self, mark: Mark, depth: int, values: int) -> None:
         self._values += values
         if depth > MAX_DEPTH:
-            self._stop(mark, f"values are nested deeper than {MAX_DEPTH} levels")
+            self._stop(mark, _TOO_DEEP)
         if self._values > MAX_VALUES:
             self._stop(mark, f"the file has more than {MAX_VALUES} values once its aliases are followed")
 
@@ -221,6 +225,8 @@ class Composer:
 
     def _syntax(self, error: yaml.MarkedYAMLError) -> NoReturn:
         message, at = str(error.problem), error.problem_mark
+        if _PARSERS_DEPTH in message:
+            self._stop(_place(at), _TOO_DEEP)
         hint = next((hint for symptom, hint in _SYNTAX_HINTS if symptom in message), "")
         line = self._line(at.line + 1) if at else ""
         if error.context_mark and not line.strip():

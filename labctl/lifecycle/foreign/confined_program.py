@@ -3,12 +3,14 @@
 ``labctl.lifecycle.foreign.evaluate`` starts it with ``python -I -S``, inside namespaces where the host has them. It
 reads a JSON task from standard input: ``argv``, ``environment`` (a null takes a variable away), ``folder`` (its own,
 empty), ``files`` (written below it first), ``result`` (a name below it), ``source`` (a folder that the program must
-see), ``seconds``, and ``private`` (whether this is a mount namespace of its own). It prints ``{"code", "said",
-"result", "readonly"}`` as JSON: the exit status (null where the time was up), the end of what was printed, the result's
-text or null, and whether the file system was read-only. It imports nothing of labctl.
+see), ``scratch`` (folders that the program may write to without a trace), ``seconds``, and ``private`` (whether this is
+a mount namespace of its own). It prints ``{"code", "said", "result", "readonly"}`` as JSON: the exit status (null where
+the time was up), the end of what was printed, the result's text or null, and whether the file system was read-only. It
+imports nothing of labctl.
 
-In a mount namespace every file system becomes read-only but for ``folder``, which becomes an empty one in memory; the
-folders where daemons of the host have their sockets are empty; and no capability is left.
+In a mount namespace every file system becomes read-only but for ``folder``, which becomes an empty one in memory, and
+for the ``scratch`` folders, in whose places copies in memory stand; the folders where daemons of the host have their
+sockets are empty; and no capability is left.
 """
 
 from __future__ import annotations
@@ -77,13 +79,25 @@ def _hide(kernel: _Kernel, folder: Path, kept: Path) -> None:
         os.close(handle)
 
 
-def _confine(kernel: _Kernel, folder: Path, source: Path) -> None:
+def _scratch(kernel: _Kernel, folder: Path) -> None:
+    """Put a copy of a small folder in its place, in memory."""
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    kernel.mount("none", folder, "tmpfs", 0, "mode=755,size=16m")
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _confine(kernel: _Kernel, folder: Path, source: Path, scratch: list[Path]) -> None:
     for hidden in map(Path, _SOCKETS):
         if hidden.is_dir() and not hidden.is_symlink() and source != hidden:
             _hide(kernel, hidden, source)
     folder.mkdir(parents=True, exist_ok=True)
     kernel.readonly("/")
     kernel.mount("none", folder, "tmpfs", 0, "mode=700,size=256m")
+    for copied in scratch:
+        if copied.is_dir():
+            _scratch(kernel, copied)
 
 
 def _limits() -> None:
@@ -151,7 +165,7 @@ def main() -> None:
         kernel = _Kernel()
         before = kernel.limits
         with contextlib.suppress(OSError):
-            _confine(kernel, folder, Path(task["source"]))
+            _confine(kernel, folder, Path(task["source"]), [Path(text) for text in task["scratch"]])
             readonly = True
     for name, text in task["files"].items():
         path = folder / name

@@ -25,6 +25,9 @@ _PROGRAM = _HERE / "confined_program.py"
 _DRIVER = _HERE / "vagrant_dump.rb"
 _SECONDS = 120.0
 _RESULT = "result.json"
+# Where Debian's Vagrant keeps its list of plugins. The first Vagrant of all rewrites the empty one that the package
+# brings, and gives up where it cannot.
+_PLUGINS = "/usr/share/vagrant-plugins"
 _NETWORK = ("--net",)
 _EVERYTHING = ("--net", "--ipc", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")
 _USER = ("--user", "--map-root-user")
@@ -69,6 +72,7 @@ def evaluate(file: Path, *, seconds: float = _SECONDS) -> tuple[Mapping[str, Any
             "files": {"driver/Vagrantfile": _DRIVER.read_text(encoding="utf-8"), "home/.keep": ""},
             "result": _RESULT,
             "source": str(file.parent),
+            "scratch": [_PLUGINS],
             "seconds": seconds,
             "private": "--mount" in space,
         }

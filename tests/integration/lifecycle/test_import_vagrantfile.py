@@ -82,6 +82,25 @@ def test_the_lab_is_the_one_that_was_agreed(case: Path, tmp_path: Path, home: Pa
     assert sorted({*case.rglob("*")} - {expected}) == sorted({*before} - {expected})
 
 
+PLUGINS = Path("/usr/share/vagrant-plugins")  # Debian's
+
+
+@pytest.mark.skipif(not PLUGINS.is_dir(), reason="only Debian's Vagrant keeps its list of plugins there")
+def test_a_vagrant_that_has_never_run_before_reads_it_too(tmp_path: Path) -> None:
+    """The list of plugins that the package brings is one that Vagrant wants to rewrite first."""
+    new = tmp_path / "plugins"
+    shutil.copytree(PLUGINS, new)
+    (new / "plugins.json").write_text("{}")
+    lab = vagrantfile(tmp_path, MACHINE)
+    script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    labctl = [sys.executable, "-m", "labctl", "import", "--run-vagrantfile", lab, "-o", tmp_path / "made"]
+    argv = ["unshare", "--mount", "--", "sh", "-ec", script, "sh", new, PLUGINS, *labctl]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "\n  web:\n    image: debian/bookworm64\n" in (tmp_path / "made/lab.yaml").read_text()
+    assert (new / "plugins.json").read_text() == "{}", "and the host's list is as it was"
+
+
 def test_printing_and_programs_that_print_break_nothing(tmp_path: Path) -> None:
     text = """
     puts '{"machines": []}', "\\0\\xff garbage"
