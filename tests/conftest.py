@@ -12,6 +12,8 @@ from tests.support import score
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+_WEIGHT = {folder: rank for rank, folder in enumerate(("leaks", "virtualbox", "e2e", "contract", "integration"))}
+
 
 @pytest.fixture
 def repository() -> Path:
@@ -35,6 +37,11 @@ def _no_state_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch:
     """Tests keep their instances apart from the user's; images are shared, since they are named by their content."""
     monkeypatch.setenv("LABCTL_STATE_DIR", str(tmp_path_factory.mktemp("state")))
     monkeypatch.delenv("LABCTL_PROVIDER", raising=False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first, so that no worker is left with one when the others are done."""
+    items.sort(key=lambda item: _WEIGHT.get(item.path.relative_to(REPOSITORY / "tests").parts[0], len(_WEIGHT)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,12 +1,15 @@
 """How guests on several networks forward, as their own kernels tell: routers by the compiled policy, others not at all.
 
-Probes try a few ports of a few addresses; a rule that lets another one through shows here. It is a guest's own word, so
-it counts against the lab and never for it.
+Probes try a few ports of a few addresses; a rule that lets another one through shows here. So does a service that the
+lab file does not declare: on a guest with a leg on each of two networks it may be a relay between them, which forwards
+without the kernel. It is a guest's own word, so it counts against the lab and never for it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from labctl.plan.firewall import TABLE, render_nft
 from labctl.plan.model import LabPlan, MachinePlan
@@ -15,6 +18,9 @@ from labctl.verify.model import Finding, Verdict
 
 _PARTED = "---"
 _MOST = 3  # rules that a finding names
+_WAY_IN = ("tcp", 22)  # labctl's own
+_CLIENTS = frozenset({68, 546})  # of DHCP, which hear answers alone
+_EPHEMERAL = 32768  # from here on Linux gives ports to clients, whose UDP sockets look like servers'
 _SETTINGS = f"""
 cd /proc/sys/net
 for key in ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv4/conf/*/proxy_arp ipv6/conf/*/proxy_ndp; do
@@ -23,7 +29,17 @@ for key in ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv4/conf/*/proxy_arp i
   if [ "$value" != 0 ]; then echo "$key"; fi
 done
 echo {_PARTED}
+for table in tcp tcp6 udp udp6; do
+  if [ -e "/proc/net/$table" ]; then
+    while read -r _ here there state _; do echo "${{table%6}} $here $there $state"; done <"/proc/net/$table"
+  fi
+done
+echo {_PARTED}
 """
+# proc(5): addresses and ports are hexadecimal; a TCP socket that listens is in state 0A, a UDP socket that anybody may
+# send to has nobody at its other end.
+_SOCKET = re.compile(r"(tcp|udp) ([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4}) 0+:0000 (0A|07)")
+_LOOPBACKS = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
 # The planned rules go through the guest's own nft, in a network namespace where they touch nothing, so that what is
 # compared was written by one and the same program.
 _RULES = f"""
@@ -54,7 +70,8 @@ def silent(machine: MachinePlan, why: str) -> Finding:
 
 def findings(machine: MachinePlan, answer: str) -> Iterator[Finding]:
     """What is not as planned in a guest's answer."""
-    settings, *tables = answer.split(f"{_PARTED}\n")
+    settings, *rest = answer.split(f"{_PARTED}\n")
+    sockets, tables = rest[0] if rest else "", rest[1:]
     passing = [
         plain(key).replace("/", ".")
         for key in settings.split()
@@ -63,12 +80,39 @@ def findings(machine: MachinePlan, answer: str) -> Iterator[Finding]:
     if passing:
         details = f"{machine.name} passes on what is for others: {', '.join(passing[:_MOST])}"
         yield Finding("forwards", machine.name, details, Verdict.FAIL)
+    if not rest:
+        yield silent(machine, "its answer is incomplete")
+        return
+    if strange := sorted(set(_undeclared(machine, sockets))):
+        shown = ", ".join(f"{protocol}/{port}" for protocol, port in strange[:_MOST])
+        more = f" and {len(strange) - _MOST} more" if len(strange) > _MOST else ""
+        details = (
+            f"{machine.name} serves {shown}{more}, which the lab file does not declare: on a machine of several "
+            "networks that may be a relay between them. Declare it under `services`, or stop it"
+        )
+        yield Finding("undeclared-service", machine.name, details, Verdict.INCONCLUSIVE)
     if not machine.router:
         return
     if len(tables) != 2 or not tables[1]:
         yield silent(machine, "its answer is incomplete")
     elif tables[0] != tables[1]:
         yield Finding("router-filter", machine.name, f"{machine.name}: {_difference(*tables)}", Verdict.FAIL)
+
+
+def _undeclared(machine: MachinePlan, sockets: str) -> Iterator[tuple[Literal["tcp", "udp"], int]]:
+    """Protocol and port of what listens on more than loopback and is no service of the spec, nor labctl's way in."""
+    for line in sockets.splitlines():
+        found = _SOCKET.fullmatch(line.strip())
+        if found is None or found[2] in _LOOPBACKS:
+            continue
+        protocol: Literal["tcp", "udp"] = "tcp" if found[1] == "tcp" else "udp"
+        port = int(found[3], 16)
+        if (protocol, found[4]) not in (("tcp", "0A"), ("udp", "07")) or (protocol, port) == _WAY_IN:
+            continue
+        if protocol == "udp" and (port in _CLIENTS or port >= _EPHEMERAL):
+            continue
+        if not any(ports.covers(protocol, port) for ports in machine.services):
+            yield protocol, port
 
 
 def _difference(found: str, planned: str) -> str:

@@ -87,6 +87,7 @@ FindingKind = Literal[
     "open-wire",
     "router-filter",
     "forwards",
+    "undeclared-service",
     "unsealed",
     "not-running",
     "unobserved",
@@ -105,8 +106,8 @@ class Finding:
 
     stranger: an address that no planned NIC has. claim: somebody answers for an address that is not theirs. overhears:
     a NIC gets others' unicast. deaf: a sensor does not. management-ipv6: the management path speaks IPv6. open-wire:
-    the engine's wire lets through what no plan allows. router-filter, forwards: what guests on several networks say of
-    their own filter and of passing on.
+    the engine's wire lets through what no plan allows. router-filter, forwards, undeclared-service: what guests on
+    several networks say of their own filter, of passing on, and of what they serve.
 
     A difference from the plan is FAIL, a machine that does not run or cannot be looked at INCONCLUSIVE, a mere note
     PASS. machine is ``""`` for the lab as a whole.

@@ -375,6 +375,17 @@ LEAKS: tuple[Leak, ...] = (
         guest("fw", "echo 0 >/proc/sys/net/ipv4/conf/eth0/proxy_arp"),
         evidence=seen("forwards", "fw") | seen("claim", "ann") | seen("claim", "dual"),
     ),
+    Leak(
+        "a relay on a guest with two legs",
+        guest(
+            "dual",
+            "systemd-run --quiet --unit=relay --socket-property=ListenStream=10.61.1.3:7777 "
+            "/lib/systemd/systemd-socket-proxyd 10.61.4.2:22",
+        ),
+        guest("dual", "systemctl stop relay.socket; systemctl reset-failed 'relay.*' || :"),
+        evidence=seen("undeclared-service", "dual", "INCONCLUSIVE"),
+        wires=BOTH,
+    ),
     # --- guests that cannot be believed ---
     Leak(
         "a guest that stands still",

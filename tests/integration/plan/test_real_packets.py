@@ -163,7 +163,7 @@ def test_the_management_nic_has_no_way_out_and_no_ipv6(tmp_path: Path) -> None:
 
 
 def _settled(lab: Lab) -> dict[str, str]:
-    """The state that stays: what follows from an IPv6 address (anycast routes) is added by the kernel a moment later."""
+    """The state that stays: the kernel adds what follows from an IPv6 address (anycast routes) a moment later."""
     deadline = time.monotonic() + 30
     last: dict[str, str] = {}
     state = _state(lab)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from labctl.plan.firewall import render_nft
+from labctl.spec.model import Ports
 from labctl.verify.forwarding import asked, findings, question
 from labctl.verify.model import Verdict
 from tests.support import plans
@@ -22,6 +23,7 @@ PLAN = plans.lab(
     ],
 )
 _, BOTH, FW = PLAN.machines
+SSHD = "tcp 00000000:0016 00000000:0000 0A\n"
 FORWARDS = "ipv4/conf/all/forwarding\nipv4/conf/eth0/forwarding\n"
 RULES = "table inet labctl {\n\tchain forward {\n\t\tct state invalid drop\n\t}\n}\n"
 
@@ -42,10 +44,11 @@ def test_the_planned_rules_are_sent_along_and_never_part_of_the_script() -> None
 @pytest.mark.parametrize(
     ("answer", "kinds"),
     [
-        ("---\n", []),
-        ("ipv4/conf/lo/forwarding\n---\n", []),
-        (f"{FORWARDS}---\n", ["forwards"]),
-        ("ipv4/conf/eth1/proxy_arp\n---\n", ["forwards"]),
+        ("---\n---\n", []),
+        (f"---\n{SSHD}---\n", []),
+        ("ipv4/conf/lo/forwarding\n---\n---\n", []),
+        (f"{FORWARDS}---\n---\n", ["forwards"]),
+        ("ipv4/conf/eth1/proxy_arp\n---\n---\n", ["forwards"]),
     ],
 )
 def test_a_machine_that_is_no_router_passes_nothing_on(answer: str, kinds: list[str]) -> None:
@@ -55,23 +58,47 @@ def test_a_machine_that_is_no_router_passes_nothing_on(answer: str, kinds: list[
 
 
 def test_a_router_filters_as_planned_or_not() -> None:
-    assert list(findings(FW, f"{FORWARDS}---\n{RULES}---\n{RULES}")) == []
+    assert list(findings(FW, f"{FORWARDS}---\n{SSHD}---\n{RULES}---\n{RULES}")) == []
     wide = RULES.replace("\t}\n}", "\t\ttcp dport 3389 accept\n\t}\n}")
-    (more,) = findings(FW, f"---\n{wide}---\n{RULES}")
+    (more,) = findings(FW, f"---\n---\n{wide}---\n{RULES}")
     assert (more.kind, more.verdict, more.details) == (
         "router-filter", Verdict.FAIL, "fw: its filter has tcp dport 3389 accept",
     )  # fmt: skip
-    (less,) = findings(FW, f"---\n{RULES}---\n{wide}")
+    (less,) = findings(FW, f"---\n---\n{RULES}---\n{wide}")
     assert less.details == "fw: its filter lacks tcp dport 3389 accept"
-    (nothing,) = findings(FW, f"---\n---\n{RULES}")
+    (nothing,) = findings(FW, f"---\n---\n---\n{RULES}")
     assert "lacks table inet labctl {" in nothing.details
 
 
-@pytest.mark.parametrize("answer", ["", "---\n", f"---\n{RULES}", f"---\n{RULES}---\n"])
+@pytest.mark.parametrize("answer", ["", "---\n", "---\n---\n", f"---\n---\n{RULES}", f"---\n---\n{RULES}---\n"])
 def test_a_router_that_does_not_say_what_it_filters_proves_nothing(answer: str) -> None:
     assert [(f.kind, f.verdict) for f in findings(FW, answer)] == [("unobserved", Verdict.INCONCLUSIVE)]
 
 
 def test_what_a_guest_says_is_printed_without_its_control_characters() -> None:
-    (found,) = findings(FW, f"---\n{RULES}\t\x1b[2Jaccept\n---\n{RULES}")
+    (found,) = findings(FW, f"---\n---\n{RULES}\t\x1b[2Jaccept\n---\n{RULES}")
     assert "\x1b" not in found.details
+
+
+@pytest.mark.parametrize(
+    ("socket", "shown"),
+    [
+        ("tcp 00000000:0016 00000000:0000 0A", ""),  # labctl's own way in
+        ("tcp 0100007F:08AE 00000000:0000 0A", ""),  # loopback alone
+        ("tcp 00000000000000000000000001000000:08AE 00000000000000000000000000000000:0000 0A", ""),
+        ("tcp 0203010A:08AE 0205010A:C001 01", ""),  # a connection
+        ("udp 00000000:0044 00000000:0000 07", ""),  # a DHCP client
+        ("udp 00000000:9C40 00000000:0000 07", ""),  # any client
+        ("tcp 00000000:0050 00000000:0000 0A", ""),  # declared
+        ("tcp 00000000:08AE 00000000:0000 0A", "tcp/2222"),
+        ("tcp 0203010A:9C40 00000000:0000 0A", "tcp/40000"),
+        ("tcp 00000000000000000000000000000000:08AE 00000000000000000000000000000000:0000 0A", "tcp/2222"),
+        ("udp 00000000:0035 00000000:0000 07", "udp/53"),
+        ("\x1b[2J", ""),
+    ],
+)
+def test_what_serves_without_a_word_in_the_spec_may_be_a_relay(socket: str, shown: str) -> None:
+    serving = replace(BOTH, services=(Ports("tcp", 80, 80),))
+    found = list(findings(serving, f"---\n{SSHD}{socket}\n---\n"))
+    assert [(f.kind, f.verdict) for f in found] == [("undeclared-service", Verdict.INCONCLUSIVE)] * bool(shown)
+    assert not shown or f"both serves {shown}," in found[0].details
