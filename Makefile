@@ -41,11 +41,11 @@ test: setup  ## every check and test, on real virtual machines
 test-engines: setup  ## all about VirtualBox and libvirt through Vagrant, the contract suite on them too
 	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "engines and not virtualbox_guest"
 
-test-leaks: setup  ## plant every leak of the catalogue in labs of real guests, and verify clean ones; LABCTL_CLEAN_RUNS=20
-	@$(BIN)/pytest -n 0 -v tests/leaks
+test-leaks: setup  ## plant every leak of the catalogue in labs of real guests, and verify clean ones, LABCTL_CLEAN_RUNS=5 each
+	@$(BIN)/pytest -n 2 --dist loadfile -v tests/leaks tests/e2e/test_shipped_labs.py tests/e2e/test_gallery.py
 
 test-slow: setup  ## what `make test` leaves out because it repeats a thing many times or takes minutes, but leaks and engines
-	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "slow and not engines" --ignore tests/leaks
+	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "slow and not engines"
 
 test-virtualbox-guest: setup  ## a lab of real guests in a real VirtualBox without hardware virtualisation; a quarter of an hour
 	@$(BIN)/pytest --durations 10 -m virtualbox_guest tests/virtualbox
