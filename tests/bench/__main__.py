@@ -8,6 +8,7 @@ where the machine's speed drifts; figures are medians.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from tests.bench import peer
@@ -15,7 +16,8 @@ from tests.bench.figures import machine
 from tests.bench.plot import svg
 from tests.bench.sections import Bench, home
 
-PARTS = ("command-line", "start", "scale", "verify", "checkpoint", "class", "peer")
+PARTS = ("command-line", "start", "scale", "verify", "checkpoint", "skew", "class", "peer")
+RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -25,21 +27,27 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=30, help="machines in the largest lab: 3, 8, 30 or 90 (30)")
     parser.add_argument("--students", type=int, default=8, help="students of the class, three machines each (8)")
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be repeated")
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--svg", type=Path, help="draw the figures into this file")
+    parser.add_argument("--json", type=Path, default=RESULTS / "bench.json", help="write the figures to this file")
+    parser.add_argument("--svg", type=Path, default=RESULTS / "bench.svg", help="draw the figures into this file")
     options = parser.parse_args()
+    failed = []
     with home() as folder:
         bench = Bench(folder, options.runs, options.most, options.students)
         for part in options.only or PARTS:
-            if part == "peer":
-                peer.measure(bench.figures, folder, options.runs)
-            else:
-                bench.parts[part]()
-            if options.json:  # after each part: what is measured is kept, whatever comes
-                bench.figures.write(options.json)
+            try:
+                if part == "peer":
+                    peer.measure(bench.figures, folder, options.runs)
+                else:
+                    bench.parts[part]()
+            except SystemExit as error:  # of a program that failed: the other parts are worth their time all the same
+                failed.append(f"{part}: {error}")
+                print(failed[-1], file=sys.stderr)
+            # after each part: what is measured is kept, whatever comes
+            bench.figures.write(options.json)
+            options.svg.write_text(svg(bench.figures, machine()), encoding="utf-8")
     print(f"{machine()}\n\n{bench.figures.table()}")
-    if options.svg:
-        options.svg.write_text(svg(bench.figures, machine()), encoding="utf-8")
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 main()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Unit = Literal["s", "MiB", "cores"]
+Unit = Literal["s", "ms", "MiB", "cores"]
 Section = Literal["command line", "start", "scale", "verify", "checkpoint", "class", "peer"]
 
 
@@ -75,6 +75,7 @@ class Figures:
 
     def write(self, path: Path) -> None:
         """Keep them as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.document(), indent=2) + "\n", encoding="utf-8")
 
     def table(self) -> str:

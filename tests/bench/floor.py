@@ -13,6 +13,9 @@ from labctl.providers.qemu.agent import agent
 
 _MEMORY = 256  # MiB, as the labs' machines have
 _SNAPSHOT = "floor"
+# as labctl's own machines have without hardware virtualisation, so that what is compared is not the processor
+_PROCESSOR = ("-accel", "tcg,tb-size=64", "-cpu", "Nehalem,+rdrand")
+_PARAMETERS = "nowatchdog"
 
 
 def boot(folder: Path) -> float:
@@ -40,9 +43,9 @@ def _argv(folder: Path, name: str) -> list[str]:
         ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(image.disk), "-F", "qcow2", str(overlay)], check=True
     )
     return [
-        "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,tb-size=128", "-cpu", "max", "-m", str(_MEMORY),
+        "qemu-system-x86_64", "-M", "q35", *_PROCESSOR, "-m", str(_MEMORY),
         "-nodefaults", "-display", "none",
-        "-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", image.cmdline,
+        "-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", f"{image.cmdline} {_PARAMETERS}",
         "-drive", f"file={overlay},if=virtio,cache=unsafe", "-device", "virtio-serial-pci",
         "-chardev", f"socket,path={folder / name}.sock,server=on,wait=off,id=agent",
         "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
