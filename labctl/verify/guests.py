@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import tempfile
 import threading
@@ -101,7 +102,8 @@ class GuestSession:
         except GuestError as silent:
             try:
                 endpoint = self._provider.endpoint(self._plan, machine)
-                control = self._sockets / f"{endpoint.port}"
+                # one connection for each machine: a port may be the same for all, as 22 is on a management network
+                control = self._sockets / hashlib.sha256(machine.encode()).hexdigest()[:8]
                 return run_as_root(
                     endpoint, command, stdin=stdin, timeout=timeout, control=control, runner=self._runner
                 )

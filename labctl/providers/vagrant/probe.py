@@ -112,6 +112,13 @@ def _virtualbox_lacks(version: tuple[int, ...] | None) -> list[Lack]:
     if version[:2] < _OLDEST_VIRTUALBOX:
         why = "before 7.0 the host's loopback is open to guests"
         return [Lack(f"VirtualBox {_dotted(version)} is too old: {why}", remedy)]
+    if version[:2] > (newest := max(_VAGRANT_FOR_VIRTUALBOX)):
+        return [
+            Lack(
+                f"VirtualBox {_dotted(version)} is newer than any that labctl knows a Vagrant for",
+                f"Install VirtualBox {_dotted(newest)}, or a newer labctl.",
+            )
+        ]
     return []
 
 

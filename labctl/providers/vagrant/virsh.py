@@ -78,10 +78,13 @@ class Virsh:
         return _lines(self._run("list", "--all", "--name").text)
 
     def domain(self, name: str) -> Domain | None:
-        """A domain as libvirt has it now; None where there is none."""
+        """A domain as libvirt has it now; None where there is none. Raises ProviderError where libvirt does not say:
+        a machine that is taken for absent is made anew."""
         dumped = self._run("dumpxml", name, check=False)
         if dumped.code != 0:
-            return None
+            if name not in self.domains():
+                return None
+            dumped = self._run("dumpxml", name)
         said = self._run("domstate", name, "--reason", check=False).text.strip()
         # libvirt's own "crashed" is for guests; of a process that died it says that the domain is off, and why.
         state = "crashed" if said == "shut off (crashed)" else said.partition(" (")[0]

@@ -51,6 +51,7 @@ def test_an_empty_host_lacks_everything_and_says_how_to_mend_it(
         ("2.3.4", "7.0.20", []),
         ("2.3.4", "7.2.22", ["Vagrant 2.3.4 does not know VirtualBox 7.2"]),
         ("2.4.1", "7.1.0", ["Vagrant 2.4.1 does not know VirtualBox 7.1"]),
+        ("2.4.9", "7.3.0", ["VirtualBox 7.3.0 is newer than any that labctl knows a Vagrant for"]),
         ("2.4.9", "6.1.50", ["VirtualBox 6.1.50 is too old: before 7.0 the host's loopback is open to guests"]),
         (
             "2.2.19",

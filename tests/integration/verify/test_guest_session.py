@@ -92,6 +92,20 @@ def test_ssh_is_the_second_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert session.run("a", ["id"]).stdout == b"ran: sudo -n /bin/sh -c id\n"
 
 
+def test_machines_on_the_same_port_do_not_share_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a management network every machine's port is 22: what one says must not count for another."""
+    (tmp_path / "ssh").write_text('#!/bin/sh\necho "$*"\n')
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    provider = Local(tmp_path)
+    provider.answers = False
+    provider.way = Endpoint("10.0.0.2", 22, "root", tmp_path / "key", tmp_path / "known_hosts")
+    with GuestSession(provider, PLAN) as session:
+        words = [session.run(name, ["true"]).stdout.decode().split() for name in ("a", "b", "a")]
+    controls = [next(word for word in said if word.startswith("-oControlPath=")) for said in words]
+    assert controls[0] == controls[2] != controls[1]
+
+
 def test_a_guest_that_no_way_reaches(tmp_path: Path) -> None:
     provider = Local(tmp_path)
     provider.answers = False
