@@ -23,7 +23,8 @@ _CLIENTS = frozenset({68, 546})  # of DHCP, which hear answers alone
 _EPHEMERAL = 32768  # from here on Linux gives ports to clients, whose UDP sockets look like servers'
 _SETTINGS = f"""
 cd /proc/sys/net
-for key in ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv4/conf/*/proxy_arp ipv6/conf/*/proxy_ndp; do
+for key in ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv4/conf/*/proxy_arp ipv6/conf/*/proxy_ndp \\
+  ipv4/conf/*/mc_forwarding ipv6/conf/*/mc_forwarding ipv4/conf/*/proxy_arp_pvlan; do
   value=0
   if [ -e "$key" ]; then read -r value <"$key"; fi
   if [ "$value" != 0 ]; then echo "$key"; fi

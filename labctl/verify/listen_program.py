@@ -36,6 +36,9 @@ SO_RCVBUFFORCE = 33
 OUTGOING = 4
 ALL_KINDS = 3
 MOST_FACTS = 4000
+MOST_OF_ONE = 64  # facts of one address on one NIC: who sends frames of every kind makes nobody else unheard
+MOST_NONCES = 20000
+MOST_BURSTS = 200
 BURST = 64  # frames read in one go, lest others wait
 CONTROL = "\0labctl-verify"  # an abstract unix socket: it leaves no file behind
 
@@ -176,7 +179,9 @@ class Service:
     ) -> None:
         self.streams, self.datagrams, self.control, self.token = streams, datagrams, control, token
         self.wires, self.planned = wires, planned
-        self.facts: set[bytes] = set()  # about the wires, each a line of words
+        self.marked: set[bytes] = set()  # frames with nonces, each a line of words: way, device, nonce
+        self.facts: set[bytes] = set()  # of who sends and claims what, each a line of words
+        self.told: dict[bytes, int] = {}  # how many of them are of one address on one NIC
         self.guests: dict[int, socket.socket] = {}  # connections that may still send their nonce
         self.seen: set[bytes] = set()
         self.poll = select.poll()
@@ -225,33 +230,37 @@ class Service:
 
     def note(self, data: bytes) -> None:
         at = data.find(MARK)
-        if at >= 0 and len(self.seen) < 20000:
+        if at >= 0 and len(self.seen) < MOST_NONCES:
             self.seen.add(data[at + len(MARK) : at + len(MARK) + NONCE])
 
     def overhear(self, sock: socket.socket) -> None:
         """Note what frames show, those that wait, but not without end: others wait too."""
         for _ in range(BURST):
             frame, place = sock.recvfrom(256)
-            if len(self.facts) >= MOST_FACTS:
-                return
             device = self.planned[place[0]].encode()
             at = frame.find(MARK)
             if at >= 0:
                 way = b"out" if place[2] == OUTGOING else b"in"
                 nonce = frame[at + len(MARK) : at + len(MARK) + NONCE]
-                if nonce.isalnum():
-                    self.facts.add(b"%s %s %s" % (way, device, nonce))
+                if nonce.isalnum() and len(self.marked) < MOST_NONCES:
+                    self.marked.add(b"%s %s %s" % (way, device, nonce))
             if place[2] == OUTGOING or frame[:5] == b"\x01\x80\xc2\0\0":  # frames of switches about themselves
                 continue
-            kind = frame[12:14]
-            self.facts.add(b"from %s %s %s" % (device, mac(frame[6:12]), kind.hex().encode()))
+            kind, who = frame[12:14], b"%s %s" % (device, mac(frame[6:12]))
+            self.fact(who, b"from %s %s" % (who, kind.hex().encode()))
             claim = b""
             if kind == b"\x08\x06" and frame[20:22] == b"\0\x02":
                 claim = socket.inet_ntop(socket.AF_INET, frame[28:32]).encode()
             elif kind == b"\x86\xdd" and frame[20] == 58 and frame[54:55] == b"\x88" and len(frame) >= 78:
                 claim = socket.inet_ntop(socket.AF_INET6, frame[62:78]).encode()
             if claim:
-                self.facts.add(b"claim %s %s %s" % (device, claim, mac(frame[6:12])))
+                self.fact(who, b"claim %s %s %s" % (device, claim, mac(frame[6:12])))
+
+    def fact(self, who: bytes, line: bytes) -> None:
+        """Note what an address has sent to a NIC, but not without end."""
+        if line not in self.facts and len(self.facts) < MOST_FACTS and self.told.get(who, 0) < MOST_OF_ONE:
+            self.told[who] = self.told.get(who, 0) + 1
+            self.facts.add(line)
 
     def command(self) -> bool:
         """Serve labctl's next call: say what came, and end."""
@@ -261,13 +270,13 @@ class Service:
         caller.recv(16)
         for sock in self.wires.values():
             try:
-                while len(self.facts) < MOST_FACTS:
+                for _ in range(MOST_BURSTS):  # somebody may send without end
                     self.overhear(sock)
             except OSError:
                 sock.close()  # it is empty
         for sock in [*self.streams.values(), *self.datagrams.values(), self.control]:
             sock.close()
-        caller.sendall(b"\n".join([b" ".join(self.seen), *self.facts]))
+        caller.sendall(b"\n".join([b" ".join(self.seen), *self.marked, *self.facts]))
         caller.close()
         return True
 

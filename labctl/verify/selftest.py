@@ -1,10 +1,13 @@
 """``verify --self-test``: leaks planted in the user's own lab, to show that the verifier would have seen them.
 
-Each is made by root in a guest, as an intruder would, and ends by itself within two minutes, whatever labctl does.
+Each is made by root in a guest, as an intruder would, and ends by itself within two minutes, whatever labctl does. A
+router's rules are put back as soon as they have been looked for.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +22,20 @@ from labctl.verify.model import Report, Verdict
 
 _SECONDS = 120  # that a planted leak lasts at most
 _STRANGER = "06:6c:61:62:ff:ff"
-_SET = "labctl_self_test"
+
+# Widens a router's filter by the rule on standard input, after a copy of it was kept to be put back. An older copy is
+# that of a run that was killed, and is the better one.
+_WIDEN = """\
+set -e
+[ -e {kept} ] || {{ nft --stateless list table inet {table} >{kept}.new; mv {kept}.new {kept}; }}
+nft -f -
+setsid sh -c {later} </dev/null >/dev/null 2>&1 &
+"""
+_PUT_BACK = """\
+if [ -e {kept} ]; then
+  {{ echo 'delete table inet {table}'; cat {kept}; }} | nft -f - && rm {kept}
+fi
+"""
 
 # Sends a frame from an address that no NIC of the lab has, again and again.
 _SPEAK = """
@@ -52,13 +68,14 @@ while time.monotonic() < end:
 @dataclass(frozen=True, slots=True)
 class Plant:
     """A leak to plant. what: for people. argv and stdin: what makes it, as root in ``machine``. sees: whether a report
-    shows it."""
+    shows it. undo: a shell script that ends it early, ``""`` where it can only be waited for."""
 
     what: str
     machine: str
     argv: tuple[str, ...]
     stdin: str
     sees: Callable[[Report], bool]
+    undo: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +108,18 @@ def run(plan: LabPlan, session: Session, verify: Callable[[], Report]) -> tuple[
             planted.append(plant)
     if not planted:
         return tuple(failed), None
-    report = verify()
+    try:
+        report = verify()
+    finally:
+        for plant in planted:
+            if plant.undo:
+                with contextlib.suppress(LabctlError):  # it ends by itself, only later
+                    session.run(plant.machine, ("/bin/sh", "-c", plant.undo), timeout=60)
     return (*failed, *(Found(plant.what, plant.sees(report)) for plant in planted)), report
 
 
 def _wide_policies(plan: LabPlan) -> Iterator[Plant]:
-    """A router that lets one more flow pass than the policy says: the rule's addresses expire by themselves."""
+    """A router that lets one more flow pass than the policy says. Its own rules come back when the time is up."""
     routers = {machine.name for machine in plan.machines if machine.router}
     machines = {machine.name: machine for machine in plan.machines}
     for flow in plan.flows:
@@ -112,13 +135,17 @@ def _wide_policies(plan: LabPlan) -> Iterator[Plant]:
         ]
         if not gates or leg.address is None or leg.network == there.network:
             continue
-        script = (
-            f"add set inet {TABLE} {_SET} {{ type ipv4_addr . ipv4_addr; timeout {_SECONDS}s; }}\n"
-            f"add element inet {TABLE} {_SET} {{ {leg.address.ip} . {flow.address} }}\n"
-            f"insert rule inet {TABLE} forward ip saddr . ip daddr @{_SET} tcp dport {flow.port} accept\n"
+        rule = (
+            f"insert rule inet {TABLE} forward ip saddr {leg.address.ip} ip daddr {flow.address} "
+            f"tcp dport {flow.port} accept\n"
         )
         what = f"{gates[0]} lets {flow.source} reach {flow.target} at tcp/{flow.port}"
-        yield Plant(what, gates[0], ("nft", "-f", "-"), script, _fails(flow))
+        kept = (
+            f"/run/labctl-self-test-{hashlib.sha256(f'{plan.lab}/{plan.instance}/{gates[0]}'.encode()).hexdigest()[:8]}"
+        )
+        undo = _PUT_BACK.format(kept=kept, table=TABLE)
+        argv = ("/bin/sh", "-c", _WIDEN.format(kept=kept, table=TABLE, later=shlex.quote(f"sleep {_SECONDS}\n{undo}")))
+        yield Plant(what, gates[0], argv, rule, _fails(flow), undo)
 
 
 def _fails(wanted: Flow) -> Callable[[Report], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -38,7 +39,31 @@ def test_a_guest_in_which_nothing_can_be_planted_is_said(netlab: Any) -> None:
     assert (seen[2].found, seen[2].trouble) == (False, "")  # who was to hear it is dead
 
 
-def test_the_rule_that_is_planted_ends_by_itself(netlab: Any) -> None:
-    selftest.run(netlab.plan, netlab, netlab.verify)
-    said = netlab.inside("fw", "nft", "list", "set", "inet", "labctl", "labctl_self_test")
-    assert "expires" in said
+FILTER = ("nft", "--stateless", "list", "table", "inet", "labctl")
+
+
+def test_a_routers_filter_is_as_it_was_afterwards(netlab: Any) -> None:
+    before = netlab.inside("fw", *FILTER)
+    during: list[str] = []
+
+    def verify() -> Any:
+        during.append(netlab.inside("fw", *FILTER))
+        return netlab.verify()
+
+    selftest.run(netlab.plan, netlab, verify)
+    assert "dport 4444 accept" in during[0]
+    assert netlab.inside("fw", *FILTER) == before
+    assert not [f for f in netlab.verify().host_evidence if f.kind == "router-filter"]
+
+
+def test_a_routers_filter_comes_back_by_itself(netlab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """labctl may be killed before it has put the rules back."""
+    monkeypatch.setattr(selftest, "_SECONDS", 3)
+    before = netlab.inside("fw", *FILTER)
+    wide = next(plant for plant in selftest.plants(netlab.plan) if plant.undo)
+    assert netlab.run("fw", wide.argv, stdin=wide.stdin.encode()).code == 0
+    assert netlab.inside("fw", *FILTER) != before
+    deadline = time.monotonic() + 30
+    while netlab.inside("fw", *FILTER) != before:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
