@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from labctl.host.runner import Runner
 from labctl.plan.model import RoutePlan
 from labctl.providers.base import ExecResult
 from labctl.spec.model import PolicyRule, Ports, RuleEnd
+from labctl.verify import interview
 from labctl.verify.model import ProbedFlow, Report, Verdict
 from labctl.verify.reports import exit_code
 from tests.support.netlab import HOST_ADDRESS, NETWORKS
@@ -341,6 +343,33 @@ def test_somebody_unplanned_on_a_wire(netlab: Any) -> None:
     answers = [f.details for f in report.host_evidence if f.kind == "claim"]
     assert any(f"answers for {HOST_ADDRESS} on dmz" in text for text in answers), answers  # as Linux hosts do
     assert not [f for f in report.host_evidence if f.machine in ("attacker", "office")]
+
+
+# Frames of every kind from the sender's own address, over and over, for half a minute.
+FLOOD = """
+import socket, time
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+sock.bind(("eth0", 0))
+own, end = sock.getsockname()[4], time.monotonic() + 30
+while time.monotonic() < end:
+    for kind in range(0x2000, 0x4000):
+        sock.send(b"\\xff" * 6 + own + kind.to_bytes(2, "big") + bytes(46))
+        if kind % 64 == 0:
+            time.sleep(0.01)
+"""
+
+
+def test_who_floods_a_wire_hides_nothing(netlab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What peers can remember is not without end: one of them must not be able to fill it."""
+    few = interview._LISTENING.replace("MOST_FACTS = 4000", "MOST_FACTS = 400")
+    assert few != interview._LISTENING
+    monkeypatch.setattr(interview, "_LISTENING", few)  # so that it would be full within a moment
+    flood = f"exec python3 -c {shlex.quote(FLOOD)} >/dev/null 2>&1"
+    assert netlab.run("attacker", ("sh", "-c", f"({flood}) &")).code == 0
+    time.sleep(1)
+    report = netlab.verify()
+    assert cells(report, Verdict.FAIL) | cells(report, Verdict.INCONCLUSIVE) == set(), explain(report)
+    assert kinds(report) == set(), explain(report)
 
 
 def test_a_router_that_answers_for_others(netlab: Any) -> None:
