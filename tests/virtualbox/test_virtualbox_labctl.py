@@ -6,16 +6,18 @@ read twice: by labctl, and from what VBoxManage prints for people.
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from labctl.errors import ExitCode
 from labctl.verify.model import Verdict
-from tests.virtualbox.driven import BOX, Driven, driven, masters, traces, vms, wait_for
+from tests.virtualbox.driven import BOX, Adapter, Driven, driven, masters, traces, vms, wait_for
 from tests.virtualbox.harness import VirtualBoxHost
 
 # The first test may have to build the tree.
@@ -77,6 +79,54 @@ def test_a_second_up_starts_nothing_and_is_quick(lab: Driven) -> None:
     added = lab.log.read_text().removeprefix(before)
     assert added and "vagrant" not in added
     assert {name: lab.started(name) for name in MACHINES} == since
+
+
+def held(lab: Driven) -> dict[str, dict[int, Adapter]]:
+    return {name: lab.adapters(name) for name in MACHINES}
+
+
+def wanted(lab: Driven, *, sealed: bool = False) -> dict[str, dict[int, Adapter]]:
+    """What ``held`` must give. sealed: the cable of each machine's first adapter, and no other, is out."""
+    found = {name: lab.planned(name) for name in MACHINES}
+    if sealed:
+        for adapters in found.values():
+            adapters[1] = replace(adapters[1], connected=False)
+    return found
+
+
+def test_seal_pulls_each_management_cable_and_unseal_puts_it_in_again(lab: Driven) -> None:
+    lab.labctl("seal")
+    assert held(lab) == wanted(lab, sealed=True)
+    assert lab.findings() == ()
+    lab.labctl("unseal")
+    assert held(lab) == wanted(lab)
+
+
+def test_a_running_lab_is_saved_and_comes_back_whole(lab: Driven) -> None:
+    saved = json.loads(lab.snapshot("save", "live", "--json"))
+    assert saved["machines"] == dict.fromkeys(MACHINES, "running")
+    since = {name: lab.started(name) for name in MACHINES}
+    lab.manage("controlvm", lab.full_name("server"), "nic2", "intnet", "elsewhere")
+    lab.poweroff("sensor")
+    lab.snapshot("restore", "live")
+    assert lab.states() == dict.fromkeys(MACHINES, "running")
+    assert not {name for name in MACHINES if lab.started(name) == since[name]}, "some were not put back"
+    assert held(lab) == wanted(lab)
+    assert lab.findings() == ()
+
+
+@pytest.mark.slow
+def test_a_lab_that_is_down_is_saved_and_is_down_after_a_restore(lab: Driven) -> None:
+    lab.labctl("down")
+    saved = json.loads(lab.snapshot("save", "off", "--json"))
+    assert saved["machines"] == dict.fromkeys(MACHINES, "stopped")
+    lab.up()
+    lab.snapshot("restore", "off")
+    assert lab.states() == dict.fromkeys(MACHINES, "stopped")
+    lab.snapshot("delete", "off")
+    lab.up()
+    assert held(lab) == wanted(lab)
+    assert lab.findings() == ()
 
 
 @pytest.mark.slow
