@@ -25,6 +25,7 @@ from labctl.spec.files import read_lab_file
 from labctl.spec.secrets import mask
 
 _CONFIGURE_SECONDS = 120.0
+_LOGIN_SECONDS = 60
 _STEP_SECONDS = 1800.0
 _SPOOL = "/run/labctl"
 _PACK = "/run/labctl.tar"
@@ -40,6 +41,28 @@ _ENVIRONMENT = "export HOME=/root USER=root PATH=/usr/local/sbin:/usr/local/bin:
 # The agent takes a program's whole input in one message, which the guest holds in memory several times over.
 _STDIN_LIMIT = 256 << 10
 _LAST_LINES = 12
+_NO_LOGIN = "labctl: no SSH server listens"
+# The kernel says who listens (state 0A) on port 22 (0016), and no program has to be started to ask it.
+_AWAIT_LOGIN = f"""
+ssh_listens() {{
+  for table in /proc/net/tcp /proc/net/tcp6; do
+    [ ! -e "$table" ] || while read -r _ local _ state _; do
+      case $local-$state in *:0016-0A) return 0 ;; esac
+    done <"$table"
+  done
+  return 1
+}}
+read -r now _ </proc/uptime
+until=$((${{now%.*}} + {_LOGIN_SECONDS}))
+until ssh_listens; do
+  read -r now _ </proc/uptime
+  if [ "${{now%.*}}" -ge "$until" ]; then
+    echo '{_NO_LOGIN}'
+    break
+  fi
+  sleep 0.5
+done
+"""
 # What is noted as done must be on the disk: a QEMU that is killed loses what its guest has not written out.
 _KEEP = "\nsync\n"
 
@@ -82,10 +105,19 @@ class Wanted:
         return same and record.steps_done == len(self.steps)
 
 
-def configure(session: Agent, name: str, personality: Personality, *, first: str = "", log: Path) -> None:
-    """Write the files of a personality and run its script, after ``first``. Raises GuestError."""
-    result = _deliver(session, personality.files, first + personality.script, timeout=_CONFIGURE_SECONDS)
+def configure(
+    session: Agent, name: str, personality: Personality, *, first: str = "", begun: bool = False, log: Path
+) -> bool:
+    """Write the files of a personality and run its script, after ``first``. Raises GuestError.
+
+    begun: the guest may be booting still, and its SSH server starts after its agent, so that is awaited. Gives whether
+    there was one; an image from elsewhere may have none.
+    """
+    script = first + personality.script + (_AWAIT_LOGIN if begun else "")
+    timeout = _CONFIGURE_SECONDS + (_LOGIN_SECONDS if begun else 0)
+    result = _deliver(session, personality.files, script, timeout=timeout)
     _judge(name, "configuration", result, log)
+    return _NO_LOGIN.encode() not in result.stdout
 
 
 def rebirth(macs: Sequence[tuple[str, str]]) -> str:

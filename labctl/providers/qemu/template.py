@@ -27,13 +27,13 @@ from labctl.host.processes import marked
 from labctl.host.runner import Runner, mortal
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage
-from labctl.providers.qemu import streams
+from labctl.providers.qemu import habitat, streams
 from labctl.providers.qemu.accelerator import binary_id
 from labctl.providers.qemu.agent import agent
 from labctl.providers.qemu.argv import Ram, Seat, machine_argv
 from labctl.providers.qemu.layout import MachineFiles
 from labctl.providers.qemu.options import option
-from labctl.providers.qemu.qmp import Monitor, monitor
+from labctl.providers.qemu.qmp import Monitor, RefusedError, monitor
 from labctl.providers.workers import Stop
 
 _FORMAT = 2  # of what a template is: another number makes all of them anew
@@ -97,17 +97,22 @@ class Template:
         remove_tree(self.folder)
 
 
-def serves(machine: MachinePlan, image: BootImage) -> bool:
-    """Whether a template can stand for this machine's boot: of labctl's own Linux images, without disks of its own."""
-    posix = os.name == "posix"  # QEMU of Windows cannot be given open files
-    return posix and machine.os == "linux" and image.kernel is not None and not machine.disks
+def hindrance(machine: MachinePlan, image: BootImage) -> str:
+    """Why a template cannot stand for this machine's boot, for people, or ``""``."""
+    if os.name != "posix" or machine.os != "linux":  # QEMU of Windows cannot be given open files
+        return "templates are for Linux guests on POSIX hosts"
+    if image.kernel is None:
+        return "its image was not built by labctl"
+    return "has disks of its own" if machine.disks else ""
 
 
 def of(plan: LabPlan, machine: MachinePlan, image: BootImage, accelerator: str) -> Template:
     """The template of an image and a machine's shape; it need not be there."""
     files = MachineFiles(Path("template"), Path("socket"))
     argv = machine_argv(plan, _shape(machine), _neutral(image), _seat(machine, files, accelerator, Path("ram")))
-    facts = repr((_FORMAT, binary_id(), image.digest, str(image.disk.resolve()), image.cmdline, argv))
+    # a guest that was given the host's own processor has found out what it can
+    host = () if accelerator == "tcg" else (habitat.host_processor(),)
+    facts = repr((_FORMAT, binary_id(), image.digest, str(image.disk.resolve()), image.cmdline, argv, *host))
     return Template(f"{image.name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}")
 
 
@@ -161,7 +166,7 @@ def make(
 def load(session: Monitor, state: int) -> None:
     """Give a QEMU that waits for it the state of its devices, from an open file; it stands still then.
 
-    Raises ProviderError.
+    Raises RefusedError where it does not take it, ProviderError.
     """
     _ignore_shared(session)
     session.hand_over("state", state)
@@ -234,8 +239,10 @@ def _ignore_shared(session: Monitor, state: bool = True) -> None:
 def _finished(session: Monitor, what: str) -> None:
     deadline = time.monotonic() + _STATE_SECONDS
     while (found := session.execute("query-migrate")).get("status") != "completed":
-        if found.get("status") in ("failed", "cancelled") or time.monotonic() > deadline:
-            raise ProviderError(f"QEMU could not {what} the state of a template", details=str(found)[:500])
+        if found.get("status") in ("failed", "cancelled"):
+            raise RefusedError(f"QEMU could not {what} the state of a template", details=str(found)[:500])
+        if time.monotonic() > deadline:
+            raise ProviderError(f"QEMU does not {what} the state of a template in time", details=str(found)[:500])
         time.sleep(_POLL_SECONDS)
 
 
