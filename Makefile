@@ -1,5 +1,5 @@
 # The two commands of the README are `make demo` and `make test`; each starts with `make setup`.
-.PHONY: help setup demo test test-engines test-leaks test-slow test-virtualbox-guest lint format bench clean
+.PHONY: help setup demo test test-engines test-leaks test-slow test-kills test-virtualbox-guest lint format bench clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -47,10 +47,14 @@ test-leaks: setup  ## plant every leak of the catalogue in labs of real guests, 
 test-slow: setup  ## what `make test` leaves out because it repeats a thing many times or takes minutes, but leaks and engines
 	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "slow and not engines"
 
+test-kills: setup  ## kill -9 labctl, LABCTL_KILL_ROUNDS=200 times, at moments that LABCTL_KILL_SEED chooses; half an hour
+	@LABCTL_KILL_ROUNDS=$${LABCTL_KILL_ROUNDS:-200} $(BIN)/pytest --log-cli-level INFO --timeout 36000 \
+		tests/e2e/test_checkpoint_kills.py
+
 test-virtualbox-guest: setup  ## a lab of real guests in a real VirtualBox without hardware virtualisation; a quarter of an hour
 	@$(BIN)/pytest --durations 10 -m virtualbox_guest tests/virtualbox
 
-bench: setup  ## measure, as ratios side by side in one run
+bench: setup  ## measure, as ratios side by side in one run, into tests/bench/results; some twenty minutes
 	@$(BIN)/python -m tests.bench
 
 clean:  ## remove what setup made in this folder

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.bench.figures import Figures, program, timed
-from tests.bench.sections import LABCTL
+from tests.bench.labs import LABCTL, destroy, warm
 from tests.support.libvirt import libvirtd
 from tests.support.surroundings import surroundings
 
@@ -34,6 +34,7 @@ def measure(figures: Figures, home: Path, runs: int) -> None:
     (lab / "lab.yaml").write_text(_LAB)
     settings = {**os.environ, "VAGRANT_HOME": str(home / "vagrant-home"), "VAGRANT_CHECKPOINT_DISABLE": "1"}
     box = json.loads(program(*LABCTL, "image", "box", "debian-12", "--provider", "libvirt", "--json")().stdout)
+    warm(lab, "--provider", "qemu")
     program(*LABCTL, "render", lab, "--provider", "libvirt", "-o", project)()
     with (
         tempfile.TemporaryDirectory(prefix="labctl-peer-") as name,
@@ -46,4 +47,4 @@ def measure(figures: Figures, home: Path, runs: int) -> None:
             figures.note("peer", THEIRS, timed(program(*vagrant, "up", "--provider=libvirt", env=settings)))
             program(*vagrant, "destroy", "-f", env=settings)()
             figures.note("peer", OURS, timed(program(*LABCTL, "up", lab, "--provider", "qemu")), beside=THEIRS)
-            program(*LABCTL, "destroy", lab, "--yes")()
+            destroy(lab)
