@@ -116,7 +116,7 @@ class KeptLab:
             measure(guests.labctl, verb, *self.arguments(verb, ""))
 
     def round(self, verb: str, number: int) -> None:
-        """One verb, killed; then ``up``, sometimes killed; then all must be there, and sometimes go back to ``fresh``."""
+        """One verb, killed; then ``up``, sometimes killed; then all must be there, and may go back to ``fresh``."""
         guests, killer = self.guests, self.killer
         spare = set(guests.whole_ones()) - {FRESH}
         name = min(spare) if verb == "delete" and spare else f"{verb}-{number}"
