@@ -5,7 +5,7 @@ without hardware virtualisation takes half a second to load ``socket`` and ``sub
 
 The task is ``(quick, patient, gateway, devices, [(id, device, family, protocol, address, port, payload,
 is_patient), …], [(device, frame), …])``: send all probes and frames (hexadecimal) at once, the frames at the end once
-more. A probe ends after ``quick`` seconds of silence, and not while others are
+more. A probe ends after ``quick`` seconds of silence, or twice what the slowest answer took, and not while others are
 still being answered; one that is expected to be answered ends after ``patient``. ``devices`` are ``(device, mac)``: a
 guest may call a NIC otherwise than the plan. ``gateway`` is ``(device, address)`` or None: probes of that device go
 through that gateway, as those of an intruder with root would. Prints one JSON line: ``{"results": [[id, seen, details,
@@ -340,8 +340,9 @@ def run(probes: list[Any], quick: float, patient: float) -> None:
         if now >= look:  # not after each answer: the count costs a slow guest more than the wait
             ends = [started + patient if one.patient else 0 for one in probes if not one.done]
             # While answers still come in, those that do not come yet mean nothing. What else comes holds up nothing:
-            # somebody may send it over and over.
-            if not ends or now >= max(started + quick, last + LULL, *ends):
+            # somebody may send it over and over. Where what was answered took long, all of it takes long.
+            slow = min(patient, 2 * max([one.milliseconds for one in probes if one.done], default=0) / 1000)
+            if not ends or now >= max(started + max(quick, slow), last + LULL, *ends):
                 return
             look = now + 0.05
         if now >= resend:

@@ -32,6 +32,7 @@ from labctl.verify.wires import Ears, Overheard
 
 _LISTEN_SECONDS = 600  # that listeners are there; they end with the verification, unless that was killed
 _START = 60.0  # seconds that a cold guest on a very busy host may take to start a program
+_TRIES = 2  # to hear how a guest forwards: on a busy host an answer may come too late once
 _PORTS = range(49152, 65536)
 _T = TypeVar("_T")
 
@@ -214,11 +215,15 @@ class _Asking:
     def _forwarding(self, name: str) -> tuple[Finding, ...]:
         machine = self.plan.machine(name)
         argv, stdin = forwarding.question(self.plan, machine)
-        try:
-            result = self.session.run(name, argv, stdin=stdin, timeout=_START)
-        except LabctlError as error:  # its probes have been answered all the same
-            return (forwarding.silent(machine, error.brief),)
-        return tuple(forwarding.findings(machine, result.stdout.decode(errors="replace")))
+        why = ""
+        for _ in range(_TRIES):
+            try:
+                result = self.session.run(name, argv, stdin=stdin, timeout=_START)
+            except LabctlError as error:  # its probes have been answered all the same
+                why = error.brief
+            else:
+                return tuple(forwarding.findings(machine, result.stdout.decode(errors="replace")))
+        return (forwarding.silent(machine, why),)
 
     def _probe(self, step: str, batches: Mapping[str, Sequence[Probe]]) -> None:
         asked = [name for name, batch in batches.items() if batch or step == "probe"]
