@@ -23,7 +23,8 @@ PLAN = plans.lab(
     ],
 )
 _, BOTH, FW = PLAN.machines
-SSHD = "tcp 00000000:0016 00000000:0000 0A\n"
+LISTED = "/proc/net/{0}:   1: {1} 00000000:00000000 00:00000000 00000000     0        0 12345 1 0000000000000000 100\n"
+SSHD = LISTED.format("tcp", "00000000:0016 00000000:0000 0A")
 FORWARDS = "ipv4/conf/all/forwarding\nipv4/conf/eth0/forwarding\n"
 RULES = "table inet labctl {\n\tchain forward {\n\t\tct state invalid drop\n\t}\n}\n"
 
@@ -85,20 +86,21 @@ def test_what_a_guest_says_is_printed_without_its_control_characters() -> None:
     [
         ("tcp 00000000:0016 00000000:0000 0A", ""),  # labctl's own way in
         ("tcp 0100007F:08AE 00000000:0000 0A", ""),  # loopback alone
-        ("tcp 00000000000000000000000001000000:08AE 00000000000000000000000000000000:0000 0A", ""),
+        ("tcp6 00000000000000000000000001000000:08AE 00000000000000000000000000000000:0000 0A", ""),
         ("tcp 0203010A:08AE 0205010A:C001 01", ""),  # a connection
         ("udp 00000000:0044 00000000:0000 07", ""),  # a DHCP client
         ("udp 00000000:9C40 00000000:0000 07", ""),  # any client
         ("tcp 00000000:0050 00000000:0000 0A", ""),  # declared
         ("tcp 00000000:08AE 00000000:0000 0A", "tcp/2222"),
         ("tcp 0203010A:9C40 00000000:0000 0A", "tcp/40000"),
-        ("tcp 00000000000000000000000000000000:08AE 00000000000000000000000000000000:0000 0A", "tcp/2222"),
+        ("tcp6 00000000000000000000000000000000:08AE 00000000000000000000000000000000:0000 0A", "tcp/2222"),
         ("udp 00000000:0035 00000000:0000 07", "udp/53"),
         ("\x1b[2J", ""),
     ],
 )
 def test_what_serves_without_a_word_in_the_spec_may_be_a_relay(socket: str, shown: str) -> None:
     serving = replace(BOTH, services=(Ports("tcp", 80, 80),))
-    found = list(findings(serving, f"---\n{SSHD}{socket}\n---\n"))
+    table, _, ends = socket.partition(" ")
+    found = list(findings(serving, f"---\n{SSHD}{LISTED.format(table, ends)}---\n"))
     assert [(f.kind, f.verdict) for f in found] == [("undeclared-service", Verdict.INCONCLUSIVE)] * bool(shown)
     assert not shown or f"both serves {shown}," in found[0].details
