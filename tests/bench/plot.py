@@ -12,9 +12,9 @@ from itertools import groupby
 
 from tests.bench.figures import Figure, Figures
 
-_LABEL, _SCALE, _WORDS, _ROW, _HEAD, _TOP = 320, 400, 240, 22, 34, 112
+_LABEL, _SCALE, _WORDS, _ROW, _HEAD, _TOP = 320, 420, 140, 22, 34, 112
 _LEAST, _MOST = 0.01, 1000.0  # seconds at the two ends of the scale
-_MEANING = {"floor": "without labctl", "labctl": "labctl", "peer": "Vagrant with libvirt"}
+_MEANING = {"floor": "plain Python, plain QEMU", "labctl": "labctl", "peer": "Vagrant with libvirt"}
 _STYLE = """
 text { font: 13px system-ui, 'DejaVu Sans', sans-serif; fill: #1f2937 }
 .dim { fill: #4b5563; font-size: 11.5px } .title { font-size: 17px; font-weight: 600 }
@@ -57,7 +57,7 @@ def _frame(width: int, height: int, figures: Figures, machine: Mapping[str, str]
     for kind, words in _MEANING.items():
         legend.append(f'<rect class="{kind}" x="{x}" y="82" width="12" height="12" rx="3"/>')
         legend.append(f'<text x="{x + 18}" y="93">{words}</text>')
-        x += 48 + 8 * len(words)
+        x += 40 + 7 * len(words)
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'role="img" aria-label="What labctl costs">',

@@ -19,7 +19,7 @@ from tests.bench.figures import Figures, Section, program, timed
 from tests.bench.labs import LABCTL
 
 BOOT, LOAD, NOTHING = "plain QEMU, boot to agent", "plain QEMU, loadvm to agent", "python that does nothing"
-_ONCE = 90  # machines in a lab that is large enough to be measured once
+_LARGE, _ONCE = 30, 90  # machines in labs that are measured half as often, and once
 _IDLE_SECONDS = 10
 
 
@@ -69,23 +69,23 @@ class Bench:
 
     def scale(self) -> None:
         """How a lab's size tells: warm starts, memory, and what idle machines cost."""
-        sizes = [machines for machines in (1, 8, 30, _ONCE) if machines <= self.most]
+        sizes = [machines for machines in (1, 8, _LARGE, _ONCE) if machines <= self.most]
         if sizes:
             labs.warm(labs.write(self.home, 1))  # the machines of all sizes are of one shape
         for turn in range(self.runs):
             self._boot("scale", turn)
             for machines in sizes:
-                if machines < _ONCE or turn == 0:
-                    self._size(machines)
+                if turn < self._turns(machines):
+                    self._size(machines, turn)
 
-    def _size(self, machines: int) -> None:
+    def _size(self, machines: int, turn: int) -> None:
         lab, of = labs.write(self.home, machines), f"{machines} machine{'s' if machines > 1 else ''}"
         self._note("scale", f"up, {of}", BOOT, "up", lab)
         found = labs.processes(lab)
         self.figures.note("scale", f"memory of each of {of}", _proportional(found) / machines, "MiB")
-        if machines >= 30:
+        if machines >= _LARGE and turn == 0:
             self.figures.note("scale", f"idle, {of}", _busy(found), "cores")
-        if machines == 30:
+        if machines == _LARGE:
             self._note("scale", f"down, {of}", BOOT, "down", lab)
         self._note("scale", f"destroy, {of}", BOOT, "destroy", lab, "--yes")
 
@@ -94,7 +94,7 @@ class Bench:
         for machines in self._small_and_large():
             lab = labs.write(self.home, machines)
             program(*LABCTL, "up", lab)()
-            for turn in range(self.runs):
+            for turn in range(self._turns(machines)):
                 beside = f"{BOOT}, beside {machines}"
                 self._boot("verify", turn, beside)
                 self._note("verify", f"verify, {machines} machines", beside, "verify", lab)
@@ -105,7 +105,7 @@ class Bench:
         for machines in self._small_and_large():
             lab, beside = labs.write(self.home, machines), f"{LOAD}, beside {machines}"
             program(*LABCTL, "up", lab)()
-            for turn in range(self.runs):
+            for turn in range(self._turns(machines)):
                 folder = self.home / f"load-{machines}-{turn}"
                 folder.mkdir()
                 self.figures.note("checkpoint", beside, floor.load(folder), floor=True)
@@ -149,7 +149,11 @@ class Bench:
             program(*LABCTL, "class", "destroy", room, "--yes")()
 
     def _small_and_large(self) -> list[int]:
-        return [machines for machines in (3, 30) if machines <= self.most]
+        return [machines for machines in (3, _LARGE) if machines <= self.most]
+
+    def _turns(self, machines: int) -> int:
+        """Large labs take minutes, and their machines even out what a single one happens to take."""
+        return 1 if machines >= _ONCE else (self.runs + 1) // 2 if machines >= _LARGE else self.runs
 
     def _boot(self, section: Section, turn: int, name: str = BOOT) -> None:
         """Measure the floor of a start in a folder of its own."""
