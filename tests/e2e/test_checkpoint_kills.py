@@ -184,18 +184,19 @@ class NewLab:
         self.gone()
 
     def round(self, verb: str, _number: int) -> None:
-        """Its first ``up``, killed, sometimes twice; then ``up`` must end it and ``reset`` go back; then it goes."""
+        """Its first ``up``, killed, sometimes twice; then ``up`` must end it, and ``reset`` go back; then it goes."""
         guests, labctl = self.guests, self.guests.labctl
         for _ in range(1 + self.killer.sometimes()):
             self.killer.run(labctl, verb, "up", guests.folder)
             until(lambda: not remains.builders(labctl), seconds=10)
-        labctl.run("up", guests.folder)
-        assert guests.whole_ones() == [FRESH] and len(guests.manifests()) == 1
+        said = labctl.complaint("up", guests.folder, code=0)
+        assert guests.whole_ones() == [FRESH] and len(guests.manifests()) == 1, said
         assert guests.kept() == {"one": {guests.key(FRESH)}}
         assert remains.strangers(labctl, [guests.layout, self.beside.layout]) == []
-        guests.sh("one", "echo x >/root/soil; echo x >/run/soil; sync")
-        labctl.run("reset", guests.folder)
-        assert guests.sh("one", "ls /root/soil /run/soil 2>/dev/null || true") == ""
+        if self.killer.sometimes():
+            guests.sh("one", "echo x >/root/soil; echo x >/run/soil; sync")
+            labctl.run("reset", guests.folder)
+            assert guests.sh("one", "ls /root/soil /run/soil 2>/dev/null || true") == ""
         self.gone()
 
     def gone(self) -> None:

@@ -169,7 +169,10 @@ class Lift:
         """What a copy of a template, or of another's memory, is told before anything else; may be told again."""
         if record.name in self.born:
             return guest.rebirth(self.born[record.name])
-        return guest.rebirth(templates.macs(self.job.plan.machine(record.name))) if record.copied else ""
+        if not record.copied:
+            return ""
+        told = guest.rekeyed(keys.public(self.layout.machine(record.name).host_key))
+        return told + guest.rebirth(templates.macs(self.job.plan.machine(record.name)))
 
     def _provision(self, session: Agent, record: MachineRecord, wanted: guest.Wanted) -> MachineRecord:
         if record.steps != wanted.steps_digest:

@@ -27,7 +27,7 @@ from labctl.host.processes import marked
 from labctl.host.runner import Runner, mortal
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage
-from labctl.providers.qemu import habitat, streams
+from labctl.providers.qemu import habitat, settling, streams
 from labctl.providers.qemu.accelerator import binary_id
 from labctl.providers.qemu.agent import agent
 from labctl.providers.qemu.argv import Ram, Seat, machine_argv
@@ -40,24 +40,12 @@ _FORMAT = 2  # of what a template is: another number makes all of them anew
 _MARK = "labctl-template:"
 _UUID = "6c616263-746c-4000-8000-000000000000"
 _BOOT_SECONDS = 300.0
-_SETTLE_SECONDS = 120.0
+_SETTLE_SECONDS = 300.0
 _STATE_SECONDS = 120.0
 _END_SECONDS = 20.0
 _POLL_SECONDS = 0.005
 _UNUSED_SECONDS = 14 * 24 * 3600
 _LEAST_FREE = 256 << 20
-# Services are up, nothing is left to do at the boot, and the programs by which a machine gets its name, its addresses
-# and its probes are in memory: each costs an emulated guest a fifth of a second when it comes from the disk.
-_SETTLE = """\
-tries=600
-until [ -s /run/sshd.pid ] || [ "$tries" = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
-timeout 60 systemctl is-system-running --wait
-for program in 'ip -batch /dev/null' 'perl -e 0' 'tar --version' 'nft --version' 'python3 -IS -c 0' 'date' \\
-  'ln --version' 'install --version' 'sleep 0' 'chown --version' 'rm --version' 'cat /dev/null'; do
-  $program
-done >/dev/null 2>&1
-sync
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +100,18 @@ def of(plan: LabPlan, machine: MachinePlan, image: BootImage, accelerator: str) 
     argv = machine_argv(plan, _shape(machine), _neutral(image), _seat(machine, files, accelerator, Path("ram")))
     # a guest that was given the host's own processor has found out what it can
     host = () if accelerator == "tcg" else (habitat.host_processor(),)
-    facts = repr((_FORMAT, binary_id(), image.digest, str(image.disk.resolve()), image.cmdline, argv, *host))
+    facts = repr(
+        (
+            _FORMAT,
+            binary_id(),
+            image.digest,
+            str(image.disk.resolve()),
+            image.cmdline,
+            argv,
+            _settled(plan, machine),
+            *host,
+        )
+    )
     return Template(f"{image.name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}")
 
 
@@ -199,7 +198,7 @@ def _build(
         with (folder / "state").open("wb") as state:
             process = runner.spawn([*mortal(), *argv], output=files.log)
             try:
-                _keep(files, state.fileno(), lambda: not stop() and process.poll() is None)
+                _keep(files, _settled(plan, machine), state.fileno(), lambda: not stop() and process.poll() is None)
                 process.wait(_END_SECONDS)
             finally:
                 process.kill()
@@ -213,13 +212,13 @@ def _build(
         remove_tree(folder)
 
 
-def _keep(files: MachineFiles, state: int, alive: Callable[[], bool]) -> None:
-    """Wait until a guest has settled, then write its state and end it."""
+def _keep(files: MachineFiles, settled: str, state: int, alive: Callable[[], bool]) -> None:
+    """Wait until a guest has settled, by this shell text, then write its state and end it."""
     deadline = time.monotonic() + _END_SECONDS
     while not files.monitor.exists() and alive() and time.monotonic() < deadline:
         time.sleep(0.02)
     with agent(files.agent, timeout=_BOOT_SECONDS, alive=alive) as session:
-        session.execute(["/bin/sh", "-c", _SETTLE], timeout=_SETTLE_SECONDS)
+        session.execute(["/bin/sh", "-c", settled], timeout=_SETTLE_SECONDS)
     if not alive():
         raise GuestError("the template's boot was given up")
     with monitor(files.monitor) as session:
@@ -231,8 +230,7 @@ def _keep(files: MachineFiles, state: int, alive: Callable[[], bool]) -> None:
         session.execute("quit")
 
 
-def _ignore_shared(session: Monitor, state: bool = True) -> None:
-    """Memory is a file of its own and no part of the state."""
+def _ignore_shared(session: Monitor, state: bool = True) -> None:  # memory is a file of its own
     session.execute("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": state}])
 
 
@@ -277,6 +275,11 @@ def _shape(machine: MachinePlan) -> MachinePlan:
         for number, interface in enumerate(machine.interfaces, 1)
     )
     return replace(machine, name="template", uuid=_UUID, management_mac=_mac(0), interfaces=interfaces)
+
+
+def _settled(plan: LabPlan, machine: MachinePlan) -> str:
+    names = (plan.management.device, *(interface.device for interface in machine.interfaces))
+    return settling.script([(_mac(number), name) for number, name in enumerate(names)])
 
 
 def _neutral(image: BootImage) -> BootImage:
