@@ -13,7 +13,7 @@ import pytest
 from tests.support.clean import verified_over_and_over
 from tests.support.command import Labctl
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize("name", ["passwords"])

@@ -10,7 +10,7 @@ from tests.leaks.catalogue import LEAKS, Leak
 from tests.leaks.lab import Lab, Outcome
 from tests.support import score
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 _PLANTED = [
     pytest.param(kind, leak, id=f"{kind}-{leak.name}")

@@ -15,7 +15,6 @@ from labctl.plan.diff import Action
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import (
     MANAGEMENT,
-    ONE_MOMENT,
     BootImage,
     Capabilities,
     Endpoint,
@@ -52,7 +51,6 @@ class FakeProvider(Provider):
             checkpoints=True,
             console=False,
             windows=True,
-            consistency=ONE_MOMENT,
             fresh=True,
             freight=True,
             secrets=True,
