@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from labctl.cli import checkpoint_view as view
 from labctl.cli.options import DryRunOption, InstanceOption, JsonOption, LabArgument, QuietOption
 from labctl.cli.output import progress, remark, say, say_json, size, table
 
 if TYPE_CHECKING:
     from labctl.lifecycle.checkpoint import Listing
     from labctl.lifecycle.locate import Running
-    from labctl.providers.base import SnapshotSize
-    from labctl.state.checkpoints import Checkpoint
 
 snapshot = typer.Typer(
     no_args_is_help=True,
@@ -41,12 +40,14 @@ def save(
     from labctl.lifecycle import checkpoint, locate
 
     with progress(quiet or as_json) as listener:
-        saved = checkpoint.save(locate.find(lab, instance=instance, listener=listener), name, listener=listener)
+        running = locate.find(lab, instance=instance, listener=listener)
+        saved = checkpoint.save(running, name, listener=listener)
     if as_json:
-        say_json(_fields(saved))
+        say_json({**view.fields(saved), "consistency": _consistency(running)})
         return
-    skew = "" if saved.skew is None else f"; they stood still within {saved.skew * 1000:.0f} ms of each other"
+    skew = "" if saved.skew is None else f"; they stood still within {view.skew(saved)} of each other"
     say(f"Saved {saved.name}: {len(saved.machines)} machines{skew}.")
+    _tell_apart(running)
 
 
 @snapshot.command("restore")
@@ -65,12 +66,14 @@ def restore(
 
     began = time.monotonic()
     with progress(quiet or as_json) as listener:
-        restored = checkpoint.restore(locate.find(lab, instance=instance, listener=listener), name, listener=listener)
+        running = locate.find(lab, instance=instance, listener=listener)
+        restored = checkpoint.restore(running, name, listener=listener)
     seconds = time.monotonic() - began
     if as_json:
-        say_json({**_fields(restored), "seconds": round(seconds, 2)})
-    else:
-        say(f"Restored {restored.name}: {len(restored.machines)} machines, in {seconds:.1f} s.")
+        say_json({**view.fields(restored), "seconds": round(seconds, 2), "consistency": _consistency(running)})
+        return
+    say(f"Restored {restored.name}: {len(restored.machines)} machines, in {seconds:.1f} s.")
+    _tell_apart(running)
 
 
 def reset(
@@ -93,9 +96,11 @@ def reset(
         restored = fresh.reset(running, listener=listener)
     seconds, late = time.monotonic() - began, inspect.behind(locate.running(running.folder))
     if as_json:
-        say_json({**_fields(restored), "seconds": round(seconds, 2), "behind": late})
+        consistency = _consistency(running)
+        say_json({**view.fields(restored), "seconds": round(seconds, 2), "behind": late, "consistency": consistency})
         return
-    say(f"{running.plan.lab}/{running.plan.instance} is as it was {_when(restored)}, after {seconds:.1f} s.")
+    say(f"{running.plan.lab}/{running.plan.instance} is as it was {view.when(restored)}, after {seconds:.1f} s.")
+    _tell_apart(running)
     if late:
         remark(f"{late} `labctl up` makes it so.")
 
@@ -105,14 +110,15 @@ def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_js
     """List the checkpoints of a lab, the oldest first.
 
     SIZE is what a checkpoint has for itself, which deleting it gives back, and what it shares with others and with the
-    machines. A restored machine shares the memory that it was restored from until the next save.
+    machines. A restored machine shares the memory that it was restored from until the next save. SKEW is how long after
+    the first machine the last one stood still.
     """
     from labctl.lifecycle import frugality, locate
 
     running = locate.find(lab, instance=instance)
     found, sizes = _listing(running), frugality.sizes(running)
     if as_json:
-        rows_json = [{**_fields(one), "size": sizes.get(one.id)} for one in found.checkpoints]
+        rows_json = [{**view.fields(one), "size": sizes.get(one.id)} for one in found.checkpoints]
         say_json({"current": found.current, "checkpoints": rows_json, "damaged": found.damaged})
     elif not found.checkpoints:
         remark(_NONE)
@@ -120,14 +126,15 @@ def list_(lab: LabArgument = Path(), instance: InstanceOption = "default", as_js
         rows = [
             (
                 f"{one.name} *" if one.id == found.current else one.name,
-                _when(one),
-                _size(sizes.get(one.id)),
+                view.when(one),
+                view.size(sizes.get(one.id)),
+                view.skew(one),
                 ", ".join(f"{name} ({state})" for name, state in one.machines.items()),
-                ", ".join(word for word in ("automatic" * one.automatic, "sealed" * one.sealed) if word),
+                ", ".join(view.words(one)),
             )
             for one in found.checkpoints
         ]
-        table(("NAME", "SAVED", "SIZE", "MACHINES", ""), rows)
+        table(("NAME", "SAVED", "SIZE", "SKEW", "MACHINES", ""), rows)
 
 
 @snapshot.command("tree")
@@ -138,7 +145,7 @@ def tree(lab: LabArgument = Path(), instance: InstanceOption = "default") -> Non
     found = _listing(locate.find(lab, instance=instance))
     if not found.checkpoints:
         remark(_NONE)
-    for line in _branches(found, None, ""):
+    for line in view.tree(found):
         say(line)
 
 
@@ -232,12 +239,16 @@ def _tell(machines: tuple[str, ...], what: str, as_json: bool) -> None:
         say(f"No machine runs; the lab starts {what}.")
 
 
-def _size(taken: SnapshotSize | None) -> str:
-    return "-" if taken is None else f"{size(taken.own)} + {size(taken.shared)} shared"
+def _consistency(running: Running) -> str:
+    return running.provider.capabilities(running.plan).consistency
 
 
-def _when(one: Checkpoint) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(one.created))
+def _tell_apart(running: Running) -> None:
+    """Say it where the machines of a checkpoint are not of one moment on this engine."""
+    from labctl.providers.base import ONE_MOMENT
+
+    if (consistency := _consistency(running)) != ONE_MOMENT:
+        remark(f"! {consistency}.")
 
 
 def _listing(running: Running) -> Listing:
@@ -247,26 +258,3 @@ def _listing(running: Running) -> Listing:
     for what in found.damaged:
         remark(f"! {what}")
     return found
-
-
-def _fields(one: Checkpoint) -> dict[str, object]:
-    return {
-        "id": one.id,
-        "name": one.name,
-        "parent": one.parent,
-        "created": one.created,
-        "machines": one.machines,
-        "skew": one.skew,
-        "witnesses": one.witnesses,
-        "sealed": one.sealed,
-        "automatic": one.automatic,
-    }
-
-
-def _branches(found: Listing, parent: str | None, indent: str) -> list[str]:
-    lines = []
-    for one in found.checkpoints:
-        if one.parent == parent:
-            star = " *" if one.id == found.current else ""
-            lines += [f"{indent}{one.name}{star}", *_branches(found, one.id, indent + "  ")]
-    return lines

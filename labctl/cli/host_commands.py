@@ -41,9 +41,11 @@ def doctor(as_json: JsonOption = False) -> None:
             say(f"  {'✗' if lack.fatal else '!'} {lack.what}")
             say(f"    {lack.remedy}")
         if provider.capabilities is not None:
-            flags = dataclasses.asdict(provider.capabilities)
-            say(f"  can: {', '.join(name for name, can in flags.items() if can)}")
-            say(f"  cannot: {', '.join(name for name, can in flags.items() if not can) or 'nothing is missing'}")
+            found = dataclasses.asdict(provider.capabilities)
+            say(f"  can: {', '.join(name for name, can in found.items() if can is True)}")
+            say(f"  cannot: {', '.join(name for name, can in found.items() if can is False) or 'nothing is missing'}")
+            if provider.capabilities.checkpoints:
+                say(f"  a checkpoint's machines: {provider.capabilities.consistency}")
 
 
 @image.command("list")

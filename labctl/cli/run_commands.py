@@ -53,7 +53,7 @@ def up(
     was exported in: machines go on from their memory where this host has the QEMU that it was saved with, else they
     boot from their disks. Load the memory of files alone whose maker you trust; --cold leaves it out.
     """
-    from labctl.lifecycle import converge, fresh, locate
+    from labctl.lifecycle import converge, locate
     from labctl.lifecycle.arrival import Options
 
     arrived = ""
@@ -70,9 +70,9 @@ def up(
         _rehearse_up(draft, only_locked, as_json)
         return
     with progress(quiet or as_json) as listener:
-        outcome = converge.up(draft, listener=listener, jobs=jobs, only_locked=only_locked, force=force)
-        if keep_fresh:
-            fresh.keep(draft.folder, outcome, listener=listener)
+        outcome = converge.up(
+            draft, listener=listener, jobs=jobs, only_locked=only_locked, force=force, keep_fresh=keep_fresh
+        )
     _tell_up(outcome, lab, arrived, as_json)
 
 
@@ -143,6 +143,7 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
                 "leftovers": now.leftovers,
                 "faults": now.faults,
                 "sealed": now.sealed,
+                "failed": now.failed,
                 "behind": late,
                 "busy": now.busy,
                 "disk": now.disk,
@@ -163,6 +164,8 @@ def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_j
         remark(f"Broken: {', '.join(now.faults)}. `labctl up` mends it.")
     if now.busy:
         remark(f"{now.busy[0].upper()}{now.busy[1:]}.")
+    elif now.failed:
+        remark(f"{now.failed[0].upper()}{now.failed[1:]}")
     elif now.interrupted:
         remark(f"Left by an interruption: {now.interrupted}. `labctl up` mends it.")
     elif now.summary == "interrupted":

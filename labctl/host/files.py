@@ -14,9 +14,15 @@ from typing import Any
 
 from labctl.errors import HostError
 
+_READABLE = 32 << 10  # characters of JSON that somebody may still read
 
-def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
-    """Replace ``path`` by ``content`` in one step that survives a crash. Raises HostError on a full disk."""
+
+def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+    """Replace ``path`` by ``content`` in one step that survives a crash. Raises HostError on a full disk.
+
+    durable: also one of the host, for which the disk is waited for. What tells of processes needs no such care: they
+    are gone then.
+    """
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,8 +32,9 @@ def write_atomic(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except OSError as error:
@@ -46,9 +53,13 @@ def append(path: Path, content: bytes) -> None:
         raise explained(path, error) from error
 
 
-def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
-    """``write_atomic`` of a value as indented JSON."""
-    write_atomic(path, json.dumps(value, indent=2, sort_keys=True) + "\n", mode=mode)
+def write_json(path: Path, value: Any, *, mode: int = 0o644, durable: bool = True) -> None:
+    """``write_atomic`` of a value as JSON: indented, unless it is so long that nobody reads it."""
+    # Python's fast encoder does not indent, and the plan of ninety machines has ten million characters with indents
+    text = json.dumps(value, separators=(",", ":"), sort_keys=True)
+    if len(text) <= _READABLE:
+        text = json.dumps(value, indent=2, sort_keys=True)
+    write_atomic(path, text + "\n", mode=mode, durable=durable)
 
 
 def private_folder(path: Path) -> Path:

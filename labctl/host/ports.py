@@ -40,16 +40,3 @@ def candidates(seed: int) -> Iterator[int]:
 def count_free(enough: int | None = None) -> int:
     """How many ports ``candidates`` has right now, counted up to ``enough``; counting all takes a second."""
     return sum(1 for _ in islice(candidates(0), enough))
-
-
-def greets(port: int, *, timeout: float) -> bool:
-    """Whether a server on 127.0.0.1 speaks first within ``timeout`` seconds, as SSH servers do.
-
-    A forwarded port accepts connections before anybody listens behind it, so accepting alone says nothing.
-    """
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout) as caller:
-            caller.settimeout(timeout)
-            return bool(caller.recv(1))
-    except OSError:
-        return False

@@ -35,7 +35,7 @@ from labctl.plan.model import LabPlan
 from labctl.providers import PROVIDERS
 from labctl.providers.base import Crate, Freight, Job
 from labctl.providers.workers import Stop, each, raise_failures
-from labctl.state.checkpoints import Checkpoint, CheckpointFolder, new_id
+from labctl.state.checkpoints import CheckpointFolder
 from labctl.state.lock import locked
 from labctl.state.record import InstanceFolder, Record
 
@@ -197,8 +197,7 @@ class _Arrival:
         self._prove(key, memory)
         sealing.enforce(lab)
         states = {one.name: one.state for one in self.carried.machines}
-        new = Checkpoint(new_id(), self.carried.name, lab.plan, origin=self.carried.id)
-        checkpoint.keep(lab, new, states, listener=self.listener)
+        checkpoint.keep(lab, self.carried.name, states, origin=self.carried.id, listener=self.listener)
         self._each("", lambda name: engine.delete(name, key))
         lab.folder.finish(lab.plan)
         lab.folder.write_record(replace(lab.record, phase="up" if ran else "down"))

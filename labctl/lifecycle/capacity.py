@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from labctl.errors import HostError
 from labctl.events import Event, Listener
+from labctl.host import ports
 from labctl.host.room import Room, room
 from labctl.lifecycle.locate import Running
 from labctl.plan.diff import Action
@@ -20,6 +21,8 @@ MEMORY_LEFT = 64 << 20
 DISK_LEFT = 256 << 20
 # labctl holds a few connections to every machine at the same time when it makes all of them stand still.
 FILES, FILES_PER_MACHINE = 64, 4
+# Where labctl logs in.
+PORTS_PER_MACHINE = 1
 _NAMES_SHOWN = 5
 
 
@@ -42,16 +45,26 @@ class Shortage:
 _IN_BYTES = ("memory", "disk")
 
 
-def shortages(needs: Mapping[str, Footprint], room: Room, *, running: int = 0) -> tuple[Shortage, ...]:
+def shortages(
+    needs: Mapping[str, Footprint], room: Room, *, running: int = 0, free_ports: int | None = None
+) -> tuple[Shortage, ...]:
     """What is short where these machines are started beside what runs already.
 
-    needs: by machine, in the order of the plan. running: machines of the same instance that run.
+    needs: by machine, in the order of the plan. running: machines of the same instance that run. free_ports: of the
+    loopback, as many as are needed or all that there are; None for no limit.
     """
     found = (
         _short("memory", needs, room.memory, MEMORY_LEFT),
         _short("disk", needs, room.disk, DISK_LEFT),
         _short("processes and threads", needs, room.processes, 0),
-        _short_of_files(needs, room.files, running),
+        _short_of(
+            "open files (ulimit -n)",
+            needs,
+            room.files,
+            each=FILES_PER_MACHINE,
+            beside=FILES + FILES_PER_MACHINE * running,
+        ),
+        _short_of("ports of the loopback", needs, free_ports, each=PORTS_PER_MACHINE),
     )
     return tuple(one for one in found if one is not None)
 
@@ -100,7 +113,8 @@ def check(
     if not needs:
         return
     there = room(lab.folder.path)
-    short = shortages(needs, there, running=len(running))
+    free_ports = ports.count_free(PORTS_PER_MACHINE * len(needs))
+    short = shortages(needs, there, running=len(running), free_ports=free_ports)
     if short and not force:
         raise refuse(short, len(needs))
     if said := "; ".join(one.text for one in short) or later(needs, there):
@@ -128,12 +142,15 @@ def _short(what: str, needs: Mapping[str, Footprint], there: int | None, left: i
     return Shortage(what, needed, there, tuple(dropped))
 
 
-def _short_of_files(needs: Mapping[str, Footprint], there: int | None, running: int) -> Shortage | None:
-    needed = FILES + FILES_PER_MACHINE * (len(needs) + running)
+def _short_of(
+    what: str, needs: Mapping[str, Footprint], there: int | None, *, each: int, beside: int = 0
+) -> Shortage | None:
+    """Of what every machine takes equally much, so that the last ones are dropped. beside: taken in any case."""
+    needed = beside + each * len(needs)
     if there is None or not needs or needed <= there:
         return None
-    too_many = -(-(needed - there) // FILES_PER_MACHINE)
-    return Shortage("open files (ulimit -n)", needed, there, tuple(list(needs)[::-1][:too_many]))
+    too_many = -(-(needed - there) // each)
+    return Shortage(what, needed, there, tuple(list(needs)[::-1][:too_many]))
 
 
 def total(what: str, needs: Mapping[str, Footprint]) -> int:

@@ -10,15 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from labctl.errors import LabctlError, ProviderError, UsageError
+from labctl.errors import LabctlError, UsageError
 from labctl.events import Event, Listener, ignore
-from labctl.lifecycle import sealing, witness
+from labctl.lifecycle import restoring, sealing, witness
 from labctl.lifecycle.locate import Running
-from labctl.plan.diff import STRENGTH, Change, compare
-from labctl.plan.model import LabPlan
 from labctl.providers.base import Checkpoints, MachineState
 from labctl.providers.workers import Stop, each, raise_failures
-from labctl.state.checkpoints import Checkpoint, CheckpointFolder, check_name, new_id
+from labctl.state.checkpoints import Checkpoint, CheckpointFolder, check_name, digest_of, new_id
 from labctl.state.lock import locked
 
 _JOBS = 8
@@ -36,11 +34,10 @@ class Listing:
     damaged: tuple[str, ...] = ()
 
 
-def save(lab: Running, name: str, *, automatic: bool = False, listener: Listener = ignore) -> Checkpoint:
+def save(lab: Running, name: str, *, listener: Listener = ignore) -> Checkpoint:
     """Keep the state of all machines, disks and memory, under a name that is not taken.
 
-    The machines stand still meanwhile. Where one of them cannot be saved, nothing is kept and all go on. automatic:
-    nobody has asked for it by name.
+    The machines stand still meanwhile. Where one of them cannot be saved, nothing is kept and all go on.
     """
     check_name(name)
     with locked(lab.folder.lab, lab.folder.instance):
@@ -51,27 +48,38 @@ def save(lab: Running, name: str, *, automatic: bool = False, listener: Listener
                 f"there is a checkpoint called {name!r} already",
                 hint=f"Choose another name, or labctl snapshot delete {name} first.",
             )
-        states = _settled(lab)
-        return keep(lab, Checkpoint(new_id(), name, lab.plan, automatic=automatic), states, listener=listener)
+        return keep(lab, name, _settled(lab), listener=listener)
 
 
 def keep(
-    lab: Running, checkpoint: Checkpoint, states: Mapping[str, MachineState], *, listener: Listener = ignore
+    lab: Running,
+    name: str,
+    states: Mapping[str, MachineState] | None = None,
+    *,
+    automatic: bool = False,
+    origin: str = "",
+    listener: Listener = ignore,
 ) -> Checkpoint:
-    """Save what a checkpoint is begun with; all that it can say of the lab is filled in here.
+    """``save`` for a caller that holds the instance's lock and knows that the name is not taken.
 
-    states: of every machine: running or stopped. The caller holds the instance's lock. Gives the whole checkpoint;
-    where it fails, there is none.
+    states: of every machine: running or stopped; None where all run. automatic: nobody has asked for it by name.
+    origin: as in ``Checkpoint``. Gives the whole checkpoint; where it fails, there is none.
     """
     engine, notes = _engine(lab), CheckpointFolder(lab.folder)
-    machines = list(states)
-    running = [machine for machine in machines if states[machine] == "running"]
-    checkpoint = replace(
-        checkpoint,
+    machines = [machine.name for machine in lab.plan.machines] if states is None else list(states)
+    running = [machine for machine in machines if states is None or states[machine] == "running"]
+    checkpoint = Checkpoint(
+        new_id(),
+        name,
+        lab.plan,
+        automatic=automatic,
+        origin=origin,
         parent=notes.current(),
         files=lab.record.files,
         machines={machine: "running" if machine in running else "stopped" for machine in machines},
         sealed=lab.record.sealed,
+        images=lab.provider.image_digests(lab.plan),
+        plan_digest=digest_of(lab.plan),
     )
     notes.write(checkpoint)
     began = time.monotonic()
@@ -84,7 +92,7 @@ def keep(
     except BaseException:
         _discard(engine, notes, checkpoint)
         raise
-    checkpoint = notes.write(replace(checkpoint, complete=True))
+    checkpoint = notes.write(replace(checkpoint, complete=True, completed=time.time()))
     notes.set_current(checkpoint.id)
     if unmarked := sorted(set(running) - set(marked)):
         listener(Event("warning", "save", message=f"a restore will not be proven in {', '.join(unmarked)}: no mark"))
@@ -101,8 +109,8 @@ def restore(lab: Running, name: str, *, listener: Listener = ignore) -> Checkpoi
         engine, notes = _engine(lab), CheckpointFolder(lab.folder)
         _mend_saves(lab, engine, notes)
         checkpoint = notes.find(name)
-        _check_fits(lab.plan, checkpoint)
-        _put_back(lab, engine, notes, checkpoint, listener)
+        restoring.check_fits(lab.plan, checkpoint)
+        restoring.put_back(lab, engine, notes, checkpoint, listener)
         return checkpoint
 
 
@@ -111,12 +119,18 @@ def delete(lab: Running, name: str, *, listener: Listener = ignore) -> None:
     with locked(lab.folder.lab, lab.folder.instance):
         engine, notes = _engine(lab), CheckpointFolder(lab.folder)
         _mend_saves(lab, engine, notes)
-        checkpoint = notes.write(replace(notes.find(name), complete=False))
-        began = time.monotonic()
-        machines = list(checkpoint.machines)
-        raise_failures(_each(machines, lambda one: engine.delete(one, checkpoint.key)), len(machines))
-        notes.remove(checkpoint)
-        listener(Event("done", "delete", message=name, seconds=time.monotonic() - began))
+        forget(lab, notes.find(name), listener=listener)
+
+
+def forget(lab: Running, checkpoint: Checkpoint, *, listener: Listener = ignore) -> None:
+    """``delete`` for a caller that holds the instance's lock and knows of no half checkpoint."""
+    engine, notes = _engine(lab), CheckpointFolder(lab.folder)
+    checkpoint = notes.write(replace(checkpoint, complete=False))
+    began = time.monotonic()
+    machines = list(checkpoint.machines)
+    raise_failures(_each(machines, lambda one: engine.delete(one, checkpoint.key)), len(machines))
+    notes.remove(checkpoint)
+    listener(Event("done", "delete", message=checkpoint.name, seconds=time.monotonic() - began))
 
 
 def listing(lab: Running) -> Listing:
@@ -125,41 +139,50 @@ def listing(lab: Running) -> Listing:
     return Listing(notes.whole(), notes.current(), tuple(error.brief for error in notes.damaged()))
 
 
-def lost(lab: Running, engine: Checkpoints, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Machines that do not have their part of a checkpoint any more: it cannot be restored."""
-    there = {machine.name for machine in lab.plan.machines}
-    return tuple(m for m in checkpoint.machines if m not in there or checkpoint.key not in engine.keys(m))
-
-
-def misfits(plan: LabPlan, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """What keeps a checkpoint from being restored in a lab with this plan, a line per machine that is another one."""
-    return tuple(
-        _difference(change)
-        for change in compare(checkpoint.plan, plan).changes
-        if STRENGTH.index(change.action) > STRENGTH.index("provision")
-    )
-
-
 def interrupted(lab: Running) -> str:
     """What a labctl that was killed has left of a checkpoint, for people; ``""`` where there is nothing."""
     notes = CheckpointFolder(lab.folder)
-    restoring = notes.restoring()
-    found = [one for one in notes.all() if not one.complete or one.id == restoring]
+    begun = notes.restoring()
+    found = [one for one in notes.all() if not one.complete or one.id == begun]
     return "; ".join(f"{'the restore of' if one.complete else 'half of'} checkpoint {one.name}" for one in found)
 
 
+def failed(lab: Running) -> LabctlError | None:
+    """That the last restore has failed, which ``up`` does not try again by itself; None where it has not."""
+    notes = CheckpointFolder(lab.folder)
+    begun, why = _begun(notes), notes.failure()
+    if begun is None or not why:
+        return None
+    return LabctlError(
+        f"the restore of checkpoint {begun.name} has failed: {why}",
+        details="What the machines hold now is no state that labctl knows.",
+        hint=restoring.ways_out(begun),
+    )
+
+
 def mend(lab: Running, *, listener: Listener = ignore) -> None:
-    """Remove half checkpoints and end a restore that was interrupted. The caller holds the instance's lock."""
+    """Remove half checkpoints and end a restore that was interrupted. The caller holds the instance's lock.
+
+    Raises LabctlError where the restore has failed: it would again.
+    """
     notes = CheckpointFolder(lab.folder)
     if notes.restoring() is None and all(one.complete for one in notes.all()):
         return
     engine = _engine(lab)
     _mend_saves(lab, engine, notes)
-    restoring = next((one for one in notes.whole() if one.id == notes.restoring()), None)
-    if restoring is None:
+    if error := failed(lab):
+        raise error
+    begun = _begun(notes)
+    if begun is None:
         notes.set_restoring(None)
     else:
-        _put_back(lab, engine, notes, restoring, listener)
+        restoring.put_back(lab, engine, notes, begun, listener)
+
+
+def _begun(notes: CheckpointFolder) -> Checkpoint | None:
+    """The checkpoint that was being restored last, where that was not ended and the checkpoint is there still."""
+    identifier = notes.restoring()
+    return None if identifier is None else next((one for one in notes.whole() if one.id == identifier), None)
 
 
 def _engine(lab: Running) -> Checkpoints:
@@ -174,6 +197,8 @@ def _engine(lab: Running) -> Checkpoints:
 def _settled(lab: Running) -> dict[str, MachineState]:
     """The state of every machine of a lab that is as its plan says. Raises UsageError where it is not."""
     where = f"{lab.plan.lab}/{lab.plan.instance}"
+    if error := failed(lab):
+        raise UsageError(error.brief, details=error.details, hint=error.hint)
     if lab.record.phase not in ("up", "down") or CheckpointFolder(lab.folder).restoring() is not None:
         raise UsageError(f"{where} is half changed", hint="labctl up goes on; then save.")
     states = {status.name: status.state for status in lab.provider.observe(lab.plan).machines}
@@ -219,67 +244,6 @@ def _mend_saves(lab: Running, engine: Checkpoints, notes: CheckpointFolder) -> N
         engine.resume([name for name, state in states.items() if state == "paused"])
     for one in halves:
         _discard(engine, notes, one)
-
-
-def _put_back(
-    lab: Running, engine: Checkpoints, notes: CheckpointFolder, checkpoint: Checkpoint, listener: Listener
-) -> None:
-    machines = list(checkpoint.machines)
-    if missing := lost(lab, engine, checkpoint):
-        raise ProviderError(
-            f"the checkpoint {checkpoint.name} is not whole any more: {', '.join(missing)} lack their part",
-            details="Their disks were made anew since, or somebody has removed the snapshot.",
-            hint=f"labctl snapshot delete {checkpoint.name}; nothing was changed.",
-        )
-
-    def one(machine: str) -> None:
-        listener(Event("started", "restore", machine))
-        began = time.monotonic()
-        engine.restore(machine, checkpoint.key)
-        listener(Event("done", "restore", machine, seconds=time.monotonic() - began))
-
-    engine.prepare()
-    notes.set_restoring(checkpoint.id)
-    failures = _each(machines, one)
-    if failures:
-        raise ProviderError(
-            f"{', '.join(sorted(failures))} could not be restored",
-            details="\n".join(_told(name, error) for name, error in failures.items()),
-            hint="The others stand still. labctl up tries again; another checkpoint can be restored; "
-            f"after labctl snapshot delete {checkpoint.name}, labctl up starts all from what they have now.",
-        )
-    lab.folder.finish(checkpoint.plan)
-    running = [machine for machine, state in checkpoint.machines.items() if state == "running"]
-    record = replace(lab.record, files=checkpoint.files, phase="up" if running else "down")
-    lab.folder.write_record(record)
-    # Engines put cables back as they were at the save, so they are set anew before anything moves.
-    sealing.enforce(replace(lab, record=record, plan=checkpoint.plan))
-    engine.resume(running)
-    closed = witness.look(lab, checkpoint.witnesses, checkpoint.key)
-    notes.set_current(checkpoint.id)
-    notes.set_restoring(None)
-    if unproven := sorted(set(running) - set(checkpoint.witnesses) | set(closed)):
-        listener(Event("warning", "restore", message=f"not proven in {', '.join(unproven)}: no way to look for a mark"))
-
-
-def _told(name: str, error: LabctlError) -> str:
-    brief = error.brief if error.brief.startswith(f"{name}: ") else f"{name}: {error.brief}"
-    return f"{brief}\n{error.details}".strip()
-
-
-def _check_fits(plan: LabPlan, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint of other machines than there are. Raises UsageError that says what differs."""
-    if found := misfits(plan, checkpoint):
-        raise UsageError(
-            f"the checkpoint {checkpoint.name} is of other machines",
-            details="\n".join(found),
-            hint="Put the lab file back to what it was then and run labctl up, or save a new checkpoint.",
-        )
-
-
-def _difference(change: Change) -> str:
-    words = {"create": "is new since", "remove": "is gone since"}
-    return f"{change.machine} {words.get(change.action) or 'changed: ' + ', '.join(change.fields or ['its wires'])}"
 
 
 def _each(machines: Sequence[str], work: Callable[[str], None]) -> dict[str, LabctlError]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from labctl.errors import HostError, LabctlError, UsageError
 from labctl.events import Listener, ignore
-from labctl.lifecycle import capacity, checkpoint, sealing
+from labctl.lifecycle import capacity, checkpoint, fresh, sealing
 from labctl.lifecycle.locate import Draft, Running, engine_of, running
 from labctl.plan.diff import STRENGTH, Action, Change, PlanDiff, compare
 from labctl.plan.model import LabPlan, MachinePlan
@@ -56,12 +56,18 @@ def difference(draft: Draft) -> PlanDiff:
 
 
 def up(
-    draft: Draft, *, listener: Listener = ignore, jobs: int = 4, only_locked: bool = False, force: bool = False
+    draft: Draft,
+    *,
+    listener: Listener = ignore,
+    jobs: int = 4,
+    only_locked: bool = False,
+    force: bool = False,
+    keep_fresh: bool = False,
 ) -> Outcome:
     """Make what runs equal to the spec. Idempotent; safe to repeat after any interruption.
 
     jobs: machines worked on at once. only_locked: start from the lock file's images or, before anything is made, fail.
-    force: start machines although they do not fit on this host.
+    force: start machines although they do not fit on this host. keep_fresh: keep the state of a new lab as ``fresh``.
     Raises BusyError where another labctl works on the instance, HostError, ImageError, ProviderError, GuestError.
     """
     from labctl.lifecycle import pins  # for the same reason as in boot_images
@@ -96,9 +102,12 @@ def up(
         # Provisioning goes by the management path.
         sealing.enforce(replace(lab, record=replace(record, sealed=False)), observed)
         provider.up(Job(draft.plan, diff.actions(), images, draft.spec.root, jobs, draft.secrets))
+        if record.sealed:  # machines that were started are open, and those that ran were opened above
+            sealing.enforce(lab, listener=listener)
+        if keep_fresh:
+            fresh.keep(lab, diff.actions(), listener=listener)
         draft.folder.finish(draft.plan)
         draft.folder.write_record(replace(record, phase="up"))
-        sealing.enforce(lab, listener=listener)
         off = tuple(status.name for status in observed.machines if status.state not in ("running", "absent"))
         return Outcome(draft.plan, diff.changes, time.monotonic() - started, off)
 

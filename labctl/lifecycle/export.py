@@ -17,7 +17,7 @@ from labctl.errors import ProviderError, UsageError
 from labctl.events import Event, Listener, ignore
 from labctl.host import files
 from labctl.images import leftovers
-from labctl.lifecycle import archive, bundle, checkpoint, converge, lockfile
+from labctl.lifecycle import archive, bundle, converge, lockfile, restoring
 from labctl.lifecycle.bundle import Bundled, Cargo
 from labctl.lifecycle.locate import Draft, Running
 from labctl.lifecycle.lockfile import Lock
@@ -59,7 +59,7 @@ def export(lab: Running, draft: Draft, name: str, output: Path | None = None, li
                 hint="labctl bundle makes a file of the lab without its state. On qemu labctl can do it.",
             )
         found = CheckpointFolder(lab.folder).find(name)
-        if missing := checkpoint.lost(lab, engine, found):
+        if missing := restoring.lost(lab, engine, found):
             raise ProviderError(f"the checkpoint {name} is not whole any more: {', '.join(missing)} lack their part")
         _check_same(draft, found)
         with _scratch(lab) as scratch:

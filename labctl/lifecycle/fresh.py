@@ -6,18 +6,22 @@ as it is, and ``up`` says so; who wants the present state instead deletes that o
 One that a user has saved is the user's: ``reset`` goes back to it, ``up`` leaves it alone. Engines that take long for a
 snapshot, or keep disks in another form from then on, are not made to take one: there users save ``fresh`` themselves.
 A lab that came in a file with a checkpoint was made by that: ``reset`` goes back to it where there is no ``fresh``.
+
+Keeping it is the last step of ``up``, before its plan counts as carried out: after an ``up`` that was killed at any
+moment the next one still has to make the machines, finds them made, and keeps them. What somebody did meanwhile in a
+lab that was not up yet is then part of how it was made.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from labctl.errors import LabctlError, UsageError
 from labctl.events import Event, Listener, ignore
 from labctl.host.room import free_bytes
-from labctl.lifecycle import checkpoint
-from labctl.lifecycle.converge import Outcome
-from labctl.lifecycle.locate import Running, running
+from labctl.lifecycle import checkpoint, restoring
+from labctl.lifecycle.locate import Running
 from labctl.plan.diff import Action
 from labctl.state.checkpoints import Checkpoint, CheckpointFolder
 from labctl.state.record import InstanceFolder
@@ -29,21 +33,23 @@ _DISK_LEFT = 1 << 30
 _ANEW: tuple[Action, ...] = ("create", "replace", "remove")
 
 
-def keep(folder: InstanceFolder, outcome: Outcome, *, listener: Listener = ignore) -> Checkpoint | None:
-    """After an ``up``: keep the state as ``fresh`` where nobody can have done anything in it yet. Gives what was kept.
+def keep(lab: Running, actions: Mapping[str, Action], *, listener: Listener = ignore) -> Checkpoint | None:
+    """At the end of an ``up``: keep the state as ``fresh`` where nobody can have done anything in it yet.
 
-    A lab that cannot be kept is up all the same, so what goes wrong is a warning.
+    actions: what ``up`` did with each machine, all of which run now. The caller holds the instance's lock. Gives what
+    was kept. A lab that cannot be kept is up all the same, so what goes wrong is a warning.
     """
-    if all(change.action == "keep" for change in outcome.changes):
+    if all(action == "keep" for action in actions.values()):
         return None
     try:
-        lab = running(folder, listener=listener)
-        there = _there(folder)
-        if not lab.provider.capabilities(lab.plan).fresh or not _may(lab, outcome, there, listener):
+        there = _there(lab.folder)
+        if not lab.provider.capabilities(lab.plan).fresh or not _may(lab, actions, there, listener):
             return None
-        if there is not None:  # of machines whose disks are gone: nothing could be brought back from it
-            checkpoint.delete(lab, NAME)
-        return checkpoint.save(lab, NAME, automatic=True, listener=listener)
+        if there is not None:
+            if _kept_already(lab, there):
+                return there
+            checkpoint.forget(lab, there)
+        return checkpoint.keep(lab, NAME, automatic=True, listener=listener)
     except LabctlError as error:
         why = ": ".join(part for part in (error.brief, error.details) if part)
         listener(Event("warning", NAME, message=f"{_NOT_KEPT}: {why}"))
@@ -69,9 +75,15 @@ def _there(folder: InstanceFolder) -> Checkpoint | None:
     return next((one for one in CheckpointFolder(folder).whole() if one.name == NAME), None)
 
 
-def _may(lab: Running, outcome: Outcome, there: Checkpoint | None, listener: Listener) -> bool:
+def _kept_already(lab: Running, there: Checkpoint) -> bool:
+    """Whether it is of these very machines, from an ``up`` that was killed right after: it is the untouched state."""
+    engine = lab.provider.checkpoints(lab.plan)
+    return engine is not None and not restoring.misfits(lab.plan, there) and not restoring.lost(lab, engine, there)
+
+
+def _may(lab: Running, actions: Mapping[str, Action], there: Checkpoint | None, listener: Listener) -> bool:
     """Whether this is the state of a new lab, and there is room for it; where a user would wonder, says why not."""
-    anew = all(change.action in _ANEW for change in outcome.changes)
+    anew = all(action in _ANEW for action in actions.values())
     if there is not None and not (anew and there.automatic):
         listener(Event("warning", NAME, message=_stale(there)))
         return False

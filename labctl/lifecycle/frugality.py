@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from labctl.errors import LabctlError, UsageError
 from labctl.events import Listener, ignore
-from labctl.lifecycle import checkpoint
+from labctl.lifecycle import checkpoint, restoring
 from labctl.lifecycle.locate import Running
 from labctl.providers.base import Checkpoints, SnapshotSize
 from labctl.state.checkpoints import Checkpoint
@@ -48,19 +48,21 @@ def doomed(lab: Running, keep: int | None = None) -> tuple[Doomed, ...]:
         return ()
     whys: dict[str, str] = {}
     usable: list[Checkpoint] = []
-    for one in checkpoint.listing(lab).checkpoints:
-        lost = checkpoint.lost(lab, engine, one)
-        if lost:
+    there = checkpoint.listing(lab).checkpoints
+    needed = {name for one in there for name in one.machines}
+    keys = restoring.keys_of(engine, [machine.name for machine in lab.plan.machines if machine.name in needed])
+    for one in there:
+        if lost := restoring.lacking(one, keys):
             whys[one.id] = f"cannot be restored any more: {', '.join(lost)} made anew or gone"
         elif one.automatic:
-            if checkpoint.misfits(lab.plan, one):
+            if restoring.misfits(lab.plan, one):
                 whys[one.id] = "automatic, and of other machines than there are"
         else:
             usable.append(one)
     if keep is not None:
         whys |= {one.id: f"older than the newest {keep}" for one in usable[: max(0, len(usable) - keep)]}
     taken = sizes(lab)
-    found = [one for one in checkpoint.listing(lab).checkpoints if one.id in whys]
+    found = [one for one in there if one.id in whys]
     return tuple(Doomed(one.name, whys[one.id], taken[one.id].own if one.id in taken else None) for one in found)
 
 

@@ -29,8 +29,9 @@ class Row:
 class LabStatus:
     """An instance at one moment. phase is what labctl was doing with it last. sealed: it is to have no management path.
 
-    interrupted: what was left of a checkpoint, for people. busy: who changes it right now, for people. disk: bytes that
-    it takes, None where the engine cannot tell; images and templates, which labs share, are not in it.
+    interrupted: what was left of a checkpoint, for people. failed: that a restore has failed, which ``up`` does not
+    mend, and what does. busy: who changes it right now, for people. disk: bytes that it takes, None where the engine
+    cannot tell; images and templates, which labs share, are not in it.
     """
 
     lab: str
@@ -43,6 +44,7 @@ class LabStatus:
     faults: tuple[str, ...]
     sealed: bool
     interrupted: str
+    failed: str
     busy: str
     disk: int | None
 
@@ -98,6 +100,7 @@ def status(lab: Running) -> LabStatus:
         (*observed.faults, *(f"{name} is open in a sealed lab" for name in sealing.open_machines(lab, observed))),
         lab.record.sealed,
         checkpoint.interrupted(lab),
+        "" if (error := checkpoint.failed(lab)) is None else f"{error.brief}. {error.hint}",
         holder(lab.plan.lab, lab.plan.instance),
         lab.provider.disk_use(),
     )

@@ -24,6 +24,9 @@ ENGINE_MEMORY, ENGINE_DISK, ENGINE_THREADS = 100 << 20, 16 << 20, 8
 _NO_SEAL = "labctl doctor says which providers can."
 
 
+ONE_MOMENT = "all machines stand still at one moment, at the save and until all are restored"
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an engine can do on this host, read before anything is created.
@@ -32,7 +35,8 @@ class Capabilities:
     false`` is held on the host side. egress: a declared way out can be given while the host stays closed. seal: the
     management NIC can go away. checkpoints: lab-wide checkpoints. console: a serial console can be attached. fresh:
     checkpoints are so cheap that ``up`` keeps one of every new lab by itself. freight: a checkpoint can be taken to
-    another host. secrets: provisioning steps can be told secrets, and no file that is left has them.
+    another host. secrets: provisioning steps can be told secrets, and no file that is left has them. consistency: what
+    the states of a checkpoint's machines have in common in time, for people; ONE_MOMENT where nothing is missing.
     """
 
     promiscuous: bool
@@ -42,6 +46,7 @@ class Capabilities:
     checkpoints: bool
     console: bool
     windows: bool
+    consistency: str
     fresh: bool = False
     freight: bool = False
     secrets: bool = False

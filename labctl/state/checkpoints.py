@@ -1,25 +1,35 @@
-"""Manifests of an instance's checkpoints: what each holds, whether it is whole, and which came from which."""
+"""Manifests of an instance's checkpoints: what each holds, whether it is whole, and which came from which.
+
+A manifest ends with a checksum of all before it, which is looked at before anything else in it is believed: one that
+names no witnesses any more would make of a proof a warning. The states themselves have none. They lie in the machines'
+disks, which change as long as the machines run, so that neither size nor time of a file says anything of a state and
+only the engine can tell it from the rest; SHA-256 of the 110 MiB of a small guest takes a tenth of a second.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from labctl import __version__
 from labctl.errors import StateError, UsageError
-from labctl.host.files import private_folder, write_atomic, write_json
+from labctl.host.files import private_folder, write_atomic
 from labctl.plan.model import LabPlan
 from labctl.plan.show import from_json, to_json
 from labctl.spec.problems import choices
 from labctl.state.record import InstanceFolder
 
-VERSION = 1
+VERSION = 2
+_WITHOUT_CHECKSUM = 1  # the version that labctl wrote before; it is read all the same
+_CHECKSUM = ', "checksum": "'
 _ID = re.compile(r"[0-9a-f]{12}")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """What can name a checkpoint."""
@@ -34,7 +44,9 @@ class Checkpoint:
     to ``running`` or ``stopped``. skew: seconds between the first and the last machine standing still; None where fewer
     than two ran. witnesses: machines in which labctl left a mark to know the state again by. sealed: whether the
     management path was cut. automatic: labctl has made it by itself. origin: the id that it had on the host that it
-    came from in a file, ``""`` for one that was saved here first.
+    came from in a file, ``""`` for one that was saved here first. images: machine to the digest of the image that its
+    disk was made from, where the engine knows it. plan_digest: names the plan. completed: when all of it was there, in
+    seconds since the epoch. The last three are empty in what an earlier labctl wrote.
     """
 
     id: str
@@ -50,6 +62,9 @@ class Checkpoint:
     sealed: bool = False
     automatic: bool = False
     origin: str = ""
+    images: Mapping[str, str] = field(default_factory=dict)
+    plan_digest: str = ""
+    completed: float | None = None
     labctl: str = __version__
     version: int = VERSION
 
@@ -57,6 +72,11 @@ class Checkpoint:
     def key(self) -> str:
         """What engines call it."""
         return f"labctl-{self.id}"
+
+    @property
+    def checked(self) -> bool:
+        """Whether its manifest had a checksum to be held against."""
+        return self.version > _WITHOUT_CHECKSUM
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +114,13 @@ class CheckpointFolder:
         raise UsageError(f"{where} has no checkpoint called {name!r}", hint=hint)
 
     def write(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Keep a manifest, and give it back."""
+        """Keep a manifest, and give it back as it is kept."""
         private_folder(self._path)
+        checkpoint = replace(checkpoint, version=VERSION)
         value = {one.name: getattr(checkpoint, one.name) for one in fields(checkpoint)}
         value["plan"] = to_json(checkpoint.plan)
-        write_json(self._path / f"{checkpoint.id}.json", value, mode=0o600)
+        text = json.dumps(value, sort_keys=True)
+        write_atomic(self._path / f"{checkpoint.id}.json", f"{text[:-1]}{_ending(text)}", mode=0o600)
         return checkpoint
 
     def remove(self, checkpoint: Checkpoint) -> None:
@@ -124,7 +146,19 @@ class CheckpointFolder:
 
     def set_restoring(self, identifier: str | None) -> None:
         """Note that a restore begins, or with None that it has ended."""
+        (self._path / "failed").unlink(missing_ok=True)
         self._note("restoring", identifier)
+
+    def failure(self) -> str:
+        """Why the restore that is noted as begun failed; ``""`` where it did not, or was only interrupted."""
+        try:
+            return (self._path / "failed").read_text(encoding="utf-8").strip() if self.restoring() else ""
+        except FileNotFoundError:
+            return ""
+
+    def set_failure(self, why: str) -> None:
+        """Note that the restore that is noted as begun has failed, which another one would most likely do, too."""
+        write_atomic(self._path / "failed", f"{why}\n", mode=0o600)
 
     @property
     def _path(self) -> Path:
@@ -154,29 +188,55 @@ class CheckpointFolder:
 
     def _read(self, path: Path) -> Checkpoint:
         try:
-            value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            version = value["version"]
-            if version == VERSION:
-                return _checkpoint(path.stem, value)
+            return _understood(path.stem, path.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, StateError) as error:
+            if isinstance(error, _OtherVersionError):
+                raise
             raise StateError(
                 f"the manifest of a checkpoint is damaged: {path}",
                 details=str(error),
                 hint="Nothing was changed. Remove this file to give that checkpoint up; the others are not touched.",
             ) from error
-        raise StateError(
-            f"the checkpoint {path.stem} has version {version}, not {VERSION}",
+
+
+class _OtherVersionError(StateError):
+    """A manifest that another labctl wrote."""
+
+
+@lru_cache(maxsize=64)
+def _understood(identifier: str, text: str) -> Checkpoint:
+    """A manifest's content; the same text is looked at once in a command, however often it asks.
+
+    Raises ValueError, KeyError, TypeError, AttributeError, StateError where it is none.
+    """
+    value: dict[str, Any] = json.loads(text)
+    version = value["version"]
+    if version not in (VERSION, _WITHOUT_CHECKSUM):
+        raise _OtherVersionError(
+            f"the checkpoint {identifier} has version {version}, not {VERSION}",
             hint=f"Use the labctl that wrote it ({value.get('labctl', 'unknown')}).",
         )
-
-
-def _checkpoint(identifier: str, value: Mapping[str, Any]) -> Checkpoint:
-    """A manifest's content. Raises ValueError, KeyError, TypeError, AttributeError, StateError where it is none."""
+    if version == VERSION or "checksum" in value:
+        body, _, _ = text.rpartition(_CHECKSUM)
+        if text != f"{body}{_ending(body + '}')}":
+            said = f"it says that it is {value.get('name')!r}, of {', '.join(value.get('machines', ()))}"
+            raise ValueError(f"it was altered, its checksum is of another content; {said}")
+        del value["checksum"]
     states = dict(value["machines"])
     if not set(states.values()) <= {"running", "stopped"}:
         raise ValueError(f"machines: {states}")
     read = {"plan": from_json(value["plan"]), "machines": states, "witnesses": tuple(value["witnesses"])}
     return Checkpoint(**{**value, **read, "id": identifier})
+
+
+def _ending(text: str) -> str:
+    """What stands in a manifest in the place of the last brace of its content."""
+    return f'{_CHECKSUM}{hashlib.sha256(text.encode()).hexdigest()}"}}\n'
+
+
+def digest_of(plan: LabPlan) -> str:
+    """Names a plan: 64 hexadecimal digits, the same for equal plans."""
+    return hashlib.sha256(json.dumps(to_json(plan), sort_keys=True).encode()).hexdigest()
 
 
 def new_id() -> str:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from labctl.plan.show import from_json, to_json
 RECORD_VERSION = 1
 Phase = Literal["changing", "arriving", "up", "down", "destroying"]
 """What labctl is at, or was when it was interrupted. arriving: a checkpoint out of a file is being unpacked."""
+
+_ALL_THE_SAME = "labctl destroy removes the instance all the same."
 
 _README = """\
 This folder belongs to labctl. It holds one running copy (an instance) of one lab.
@@ -110,7 +113,7 @@ class InstanceFolder:
 
     def plan(self) -> LabPlan | None:
         """The plan that was carried out last, or None."""
-        return self._plan("plan.json")
+        return next(iter(self._plans("plan.json")), None)
 
     def pending(self) -> LabPlan | None:
         """The plan that was being carried out when labctl was interrupted, or None."""
@@ -122,8 +125,7 @@ class InstanceFolder:
 
         What runs may be of any of them: the second may have been interrupted before it undid what the first had made.
         """
-        data = self._read("pending.json")
-        return () if data is None else tuple(from_json(one) for one in data.get("begun", [data]))
+        return self._plans("pending.json")
 
     def begin(self, plan: LabPlan) -> None:
         """Note that ``plan`` is about to be carried out."""
@@ -142,23 +144,44 @@ class InstanceFolder:
         if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
             self.path.parent.rmdir()
 
-    def _plan(self, name: str) -> LabPlan | None:
-        data = self._read(name)
-        return None if data is None else from_json(data)
+    def _plans(self, name: str) -> tuple[LabPlan, ...]:
+        """What a file has of plans: one, or those that were begun."""
+        text = self._text(name)
+        return () if text is None else _plans_in(self.path / name, text)
 
     def _read(self, name: str) -> dict[str, Any] | None:
+        text = self._text(name)
+        return None if text is None else _object_in(self.path / name, text)
+
+    def _text(self, name: str) -> str | None:
         path = self.path / name
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            return path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise StateError(
-                f"{path} cannot be read: {error}", hint="labctl destroy removes the instance all the same."
-            ) from error
-        if not isinstance(data, dict):
-            raise StateError(f"{path} does not hold a record", hint="labctl destroy removes the instance all the same.")
-        return data
+            raise _unreadable(path, error) from error
+
+
+@lru_cache(maxsize=8)
+def _plans_in(path: Path, text: str) -> tuple[LabPlan, ...]:
+    """A command asks for the same plan many times, and a plan of many machines takes a while to read."""
+    data = _object_in(path, text)
+    return tuple(from_json(one) for one in data.get("begun", [data]))
+
+
+def _object_in(path: Path, text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(data, dict):
+        raise StateError(f"{path} does not hold a record", hint=_ALL_THE_SAME)
+    return data
+
+
+def _unreadable(path: Path, error: Exception) -> StateError:
+    return StateError(f"{path} cannot be read: {error}", hint=_ALL_THE_SAME)
 
 
 def instances() -> Iterator[InstanceFolder]:

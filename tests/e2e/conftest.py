@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import images
 from tests.support.command import Labctl
 from tests.support.surroundings import surroundings
 
@@ -19,6 +20,7 @@ def labctl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labctl]:
 
     Whatever the tests leave is destroyed at the end, and nothing may stay behind.
     """
+    images.debian()  # packages come from a mirror, which only this computer has
     home = tmp_path_factory.mktemp("e2e")
     with surroundings(home) as host:
         command = Labctl(home / "state", home, host)

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from labctl.errors import ProviderError
 from labctl.providers.qemu.checkpoints import _job
 from tests.support.command import Labctl
 from tests.support.guests import BOTH, Guests, until
@@ -244,6 +245,21 @@ def test_a_disk_that_fills_up_during_the_save_keeps_what_there_was(cramped: Gues
     cramped.restore("more")
     assert cramped.marks() == WELL
     assert cramped.names() == ["kept", "more"]
+
+
+def test_what_could_not_be_deleted_for_want_of_room_is_deleted_when_there_is_some(cramped: Guests) -> None:
+    """QEMU forgets a snapshot although it could not write the list of those that remain."""
+    cramped.save("doomed")
+    leave_free(cramped, 0)
+    with cramped.monitor() as session, pytest.raises(ProviderError, match="the disk is full"):
+        _job(session, "snapshot-delete", tag=cramped.key("doomed"), devices=["disk0"])
+    assert cramped.key("doomed") in cramped.snapshots("two"), "this QEMU forgets nothing"
+    leave_free(cramped, 1 << 30)
+    cramped.up()  # a guest that wrote something meanwhile stands still
+    cramped.labctl.run("snapshot", "delete", "doomed", cramped.folder)
+    assert cramped.kept() == {machine: {cramped.key(name) for name in cramped.names()} for machine in BOTH}
+    cramped.restore("kept")
+    assert cramped.marks() == WELL
 
 
 def test_machines_that_stood_still_for_want_of_room_go_on_with_up(cramped: Guests) -> None:

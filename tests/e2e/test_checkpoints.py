@@ -9,12 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from labctl.lifecycle import witness
 from labctl.providers.qemu.checkpoints import _job
 from tests.support.command import Labctl
 from tests.support.guests import BOTH, LAB, THREE, Guests
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
+FIVE = LAB + "".join(f"  {name}: {{networks: {{wire: auto}}}}\n" for name in ("three", "four", "five"))
 WELL = dict.fromkeys(BOTH, "before before counting")
 RUNNING = dict.fromkeys(BOTH, "running")
 
@@ -68,11 +70,54 @@ def test_a_restore_that_restored_nothing_is_found_out(guests: Guests, restored: 
     assert "two was not restored: its memory and disk hold another state" in words
     assert guests.state() == "interrupted"
     assert guests.names() == ["clean", "fooled"]
+    for way in ("labctl snapshot restore tries fooled again", "labctl snapshot delete fooled", "labctl destroy"):
+        assert way in words
+        assert way in guests.labctl.complaint("up", guests.folder), "it does not try again by itself"
     guests.restore("clean")
     assert guests.marks() == WELL
     assert guests.state() == "up"
     guests.labctl.run("snapshot", "delete", "fooled", guests.folder)
     assert guests.kept() == {machine: {guests.key("clean")} for machine in BOTH}
+
+
+def test_a_mark_takes_no_program_but_a_shell_and_outlives_a_qemu_that_is_killed_right_after(guests: Guests) -> None:
+    """What a guest's kernel was told to write through is in the disk's file when the shell goes on."""
+    script = f"PATH=/nowhere\n{witness._LEAVE}{witness._NOW}"
+    for machine in BOTH:
+        guests.sh(machine, script, "a mark")
+        assert guests.sh(machine, f"cat {witness._MEMORY}").splitlines()[0] == "a mark"
+    guests.sh("two", script, "another mark")
+    guests.kill()
+    guests.up()
+    assert guests.sh("two", f"cat {witness._DISK}").splitlines()[0] == "another mark"
+    guests.restore("clean")
+    assert guests.marks() == WELL
+
+
+def test_a_manifest_that_names_no_witnesses_any_more_makes_no_warning_of_a_proof(guests: Guests) -> None:
+    guests.sh("two", "echo after >/run/memory")
+    with guests.altered(guests.manifest("clean"), lambda text: json.dumps(json.loads(text) | {"witnesses": []})):
+        assert "it was altered" in guests.refused("restore", "clean")
+        assert guests.sh("two", "cat /run/memory") == "after"
+    guests.restore("clean")
+    assert guests.marks() == WELL
+
+
+def test_five_machines_stand_still_within_fifty_milliseconds(labctl: Labctl) -> None:
+    lab = Guests.make(labctl, "five", FIVE)
+    lab.up()
+    # The best of some: the host is busy with other tests, and may let one thread of labctl's wait.
+    skews = {name: lab.save(name)["skew"] for name in ("first", "second", "third")}
+    assert min(skews.values()) < 0.05, skews
+    listed = labctl.json("snapshot", "list", lab.folder)["checkpoints"]
+    assert {one["name"]: one["skew"] for one in listed} == skews
+    assert all(len(one["images"]) == 5 for one in listed)
+    shown = labctl.run("snapshot", "tree", lab.folder).splitlines()
+    assert [line.split()[0] for line in shown] == list(skews)
+    assert [f"skew {skew * 1000:.0f} ms" in line for line, skew in zip(shown, skews.values(), strict=True)] == [
+        True
+    ] * 3
+    labctl.run("destroy", lab.folder, "--yes")
 
 
 def test_a_machine_that_is_off_at_the_save_is_off_after_the_restore(guests: Guests) -> None:

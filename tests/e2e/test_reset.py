@@ -12,6 +12,7 @@ import pytest
 
 from labctl.providers.clock import SET_CLOCK
 from tests.support.command import Labctl
+from tests.support.guests import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -130,3 +131,20 @@ def test_a_sealed_lab_is_reset_and_stays_sealed(labctl: Labctl, lab: Path) -> No
     labctl.run("exec", lab, "two", "--", "cat", "/root/mine", code=1)
     assert labctl.json("status", lab)["sealed"] is True
     labctl.run("unseal", lab)
+
+
+def test_an_up_that_was_killed_while_it_kept_the_new_lab_keeps_it_the_next_time(labctl: Labctl) -> None:
+    folder = labctl.home / "killed"
+    folder.mkdir()
+    (folder / "lab.yaml").write_text(LAB.replace("again", "killed"))
+    manifests = labctl.state / "killed" / "default" / "checkpoints"
+    with labctl.start("up", folder) as process:
+        until(lambda: any(manifests.glob("*.json")) or process.poll() is not None)
+        process.kill()
+    assert process.returncode == -9, "it ended before it was killed"
+    assert labctl.json("status", folder)["state"] == "interrupted"
+    labctl.run("up", folder)
+    assert [one["name"] for one in labctl.json("snapshot", "list", folder)["checkpoints"]] == ["fresh"]
+    soil(labctl, folder, "one")
+    assert labctl.json("reset", folder)["witnesses"] == ["one", "two"]
+    assert look(labctl, folder, "one") == ["provisioned", "active", "up"]

@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 
 from tests.leaks.lab import Lab, bring_up
+from tests.support import images
 from tests.support.command import Labctl
 from tests.support.surroundings import surroundings
 
@@ -18,6 +19,7 @@ def lab_on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
     They are on a host of their own, from which no packet gets further than a second namespace.
     """
+    images.debian()  # packages come from a mirror, which only this computer has
     home = tmp_path_factory.mktemp("leaks")
     with surroundings(home) as host:
         labctl = Labctl(home / "state", home, host)

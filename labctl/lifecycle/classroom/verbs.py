@@ -84,14 +84,12 @@ def _up(draft: Draft, only_locked: bool, force: bool, keep_fresh: bool, heard: L
             heard(event)
 
     try:
-        outcome = converge.up(draft, listener=once, only_locked=only_locked, force=force)
+        outcome = converge.up(draft, listener=once, only_locked=only_locked, force=force, keep_fresh=keep_fresh)
     except LabctlError as error:
         if new and _no_room(error, draft) and _half_made(draft):
             # What the host has no room for is not left half made: it would take what the others need.
             teardown.destroy(draft.folder)
         raise
-    if keep_fresh:
-        fresh.keep(draft.folder, outcome, listener=heard)
     did = "nothing had to change" if outcome.unchanged else "made" if new else "mended"
     return Done(did, {"changes": outcome.changes, "started": outcome.started})
 

@@ -15,6 +15,7 @@ from labctl.plan.diff import Action
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import (
     MANAGEMENT,
+    ONE_MOMENT,
     BootImage,
     Capabilities,
     Endpoint,
@@ -51,6 +52,7 @@ class FakeProvider(Provider):
             checkpoints=True,
             console=False,
             windows=True,
+            consistency=ONE_MOMENT,
             fresh=True,
             freight=True,
             secrets=True,

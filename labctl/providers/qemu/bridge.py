@@ -7,38 +7,29 @@ there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
-import sys
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from labctl.errors import HostError, LabctlError
+from labctl.errors import HostError
 from labctl.host import netns
 from labctl.host.files import write_atomic, write_json
 from labctl.host.netns import Action, Namespace
 from labctl.host.processes import ProcessId, marked
 from labctl.host.runner import CommandError, Runner
-from labctl.plan.model import InterfacePlan, LabPlan, MachinePlan, NetworkPlan
-from labctl.providers.qemu import bridge_audit, exits
+from labctl.plan.model import LabPlan, MachinePlan
+from labctl.providers.qemu import bridge_audit, bridge_trial, exits
+from labctl.providers.qemu.bridge_lines import bridge_commands, mirror_rules, port_commands, strangers_commands
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.options import option
 from labctl.providers.qemu.wires import Abilities, Attachment, Opening, Wires, bridge_of, port_of
 
-_UNICAST = "ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00"
-_SETTLE: tuple[Action, ...] = (
-    # devices made later inherit "default": the host's side of a wire speaks no IPv6 ...
-    ("sysctl", ("net/ipv6/conf/all/disable_ipv6", "1")),
-    ("sysctl", ("net/ipv6/conf/default/disable_ipv6", "1")),
-    # ... and bridged frames are nobody's business but the bridge's
-    ("sysctl", ("net/bridge/bridge-nf-call-iptables", "0")),
-    ("sysctl", ("net/bridge/bridge-nf-call-ip6tables", "0")),
-    ("sysctl", ("net/bridge/bridge-nf-call-arptables", "0")),
-)
+_MOST_TAPS = 250  # as many open files fit into one message
 
 
 class BridgeWires(Wires):
@@ -50,33 +41,78 @@ class BridgeWires(Wires):
     def __init__(self, layout: Layout, runner: Runner) -> None:
         super().__init__(layout, runner)
         self._lock = threading.Lock()
+        self._awaited: dict[str, MachinePlan] = {}
+        self._made: dict[str, list[int]] = {}
 
     def prepare(self, plan: LabPlan) -> None:
-        namespace = self._namespace() or self._create()
-        links = self._links(namespace)
+        namespace = self._namespace()
+        links = [] if namespace is None else self._links(namespace)
+        namespace = namespace or self._create()
         there = {link["ifname"] for link in links if _kind(link) == "bridge"}
         commands = bridge_commands(plan.networks, there) + strangers_commands(plan, links)
         self._run(namespace, [("run", (["ip", "-batch", "-"], commands))])
         self._open(namespace, plan)
 
+    @contextlib.contextmanager
+    def starting(self, machines: Sequence[MachinePlan]) -> Iterator[None]:
+        with self._lock:
+            self._awaited = {machine.name: machine for machine in machines}
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._awaited = {}
+                for fd in (fd for fds in self._made.values() for fd in fds):
+                    os.close(fd)
+                self._made = {}
+
     def attach(self, plan: LabPlan, machine: MachinePlan) -> Attachment:
         namespace = self._namespace()
         if namespace is None:
             raise HostError("the wires of this lab are gone", hint="labctl up makes them again.")
-        ports = [(port_of(machine.name, i.device), i) for i in machine.interfaces]
-        if not ports:
+        if not machine.interfaces:
             return Attachment({})
+        with self._lock:
+            if machine.name not in self._made:
+                self._make(namespace, plan, machine)
+            fds = self._made.pop(machine.name)
+        netdevs = {
+            interface.device: option("tap", id=f"net-{interface.device}", fd=fd, vhost="off")
+            for interface, fd in zip(machine.interfaces, fds, strict=True)
+        }
+        return Attachment(netdevs, tuple(fds))
+
+    def _make(self, namespace: Namespace, plan: LabPlan, machine: MachinePlan) -> None:
+        """Make the taps of a machine, and with them those of the machines that start next: the way inside costs more
+        than what is done there."""
+        self._awaited.pop(machine.name, None)
+        group = _first([machine, *self._awaited.values()], _MOST_TAPS)
+        try:
+            made = self._plug(namespace, plan, group)
+        except HostError:
+            if len(group) == 1:
+                raise
+            self._awaited = {}  # whichever of them it was has to say so itself
+            made = self._plug(namespace, plan, [machine])
+        for name in made:
+            self._awaited.pop(name, None)
+        self._made |= made
+
+    def _plug(self, namespace: Namespace, plan: LabPlan, machines: Sequence[MachinePlan]) -> dict[str, list[int]]:
+        """Make the taps of machines and plug them in; gives each one's, in the order of its NICs."""
+        ports = [(port_of(machine.name, i.device), i) for machine in machines for i in machine.interfaces]
         link, fdb = port_commands(plan, ports)
         actions: list[Action] = [("tap", name) for name, _ in ports]
         actions += [("run", (["ip", "-batch", "-"], link)), ("run", (["bridge", "-batch", "-"], fdb))]
-        with self._lock:
-            _, fds = netns_run(namespace, actions, self._runner)
+        _, fds = netns_run(namespace, actions, self._runner)
+        try:
             self._mirror(namespace, plan)
-        netdevs = {
-            interface.device: option("tap", id=f"net-{interface.device}", fd=fd, vhost="off")
-            for (_, interface), fd in zip(ports, fds, strict=True)
-        }
-        return Attachment(netdevs, tuple(fds))
+        except BaseException:
+            for fd in fds:
+                os.close(fd)
+            raise
+        left = iter(fds)
+        return {machine.name: list(islice(left, len(machine.interfaces))) for machine in machines}
 
     def ports(self, plan: LabPlan) -> Mapping[str, str]:
         namespace = self._namespace()
@@ -158,12 +194,16 @@ class BridgeWires(Wires):
         return self._layout.workdir / "namespace.json"
 
     def _create(self) -> Namespace:
-        write_atomic(self._marker, b"")
-        namespace = netns.create(self._marker, user=needs_user_namespace(), runner=self._runner)
-        write_json(
-            self._note, {"pid": namespace.holder.pid, "started": namespace.holder.started, "user": namespace.user}
-        )
-        self._run(namespace, _SETTLE)
+        write_atomic(self._marker, b"", durable=False)
+        try:
+            namespace = netns.create(self._marker, user=bridge_trial.needs_user_namespace(), runner=self._runner)
+        except HostError:
+            bridge_trial.forget()
+            raise
+        holder = namespace.holder
+        note = {"pid": holder.pid, "started": holder.started, "user": namespace.user}
+        write_json(self._note, note, durable=False)
+        self._run(namespace, bridge_trial.SETTLE)
         return namespace
 
     def _namespace(self) -> Namespace | None:
@@ -182,73 +222,15 @@ class BridgeWires(Wires):
                 yield process
 
 
-def bridge_commands(networks: Iterable[NetworkPlan], there: set[str]) -> str:
-    """Lines for ``ip -batch`` that turn the bridges ``there`` into those of the plan."""
-    wanted = {bridge_of(network): network for network in networks}
-    lines = [f"link delete dev {name}" for name in sorted(there - set(wanted))]
-    for name, network in wanted.items():
-        if name not in there:
-            # multicast goes to every port, as on a simple switch; the bridge itself takes part in nothing
-            lines.append(f"link add name {name} type bridge mcast_snooping 0 stp_state 0")
-        lines.append(f"link set dev {name} alias {network.wire} arp off multicast off up")
-    return _lines(lines)
-
-
-def strangers_commands(plan: LabPlan, links: Iterable[Mapping[str, Any]]) -> str:
-    """Lines for ``ip -batch`` that unplug what is no port of the plan from its bridges."""
-    planned = {port_of(machine.name, interface.device) for machine in plan.machines for interface in machine.interfaces}
-    planned |= {exits.port_of_exit(network) for network in exits.with_exit(plan)}
-    kept = {bridge_of(network) for network in plan.networks}  # with the other bridges their ports come loose
-    return _lines(
-        [
-            f"link set dev {link['ifname']} down nomaster"
-            for link in links
-            if link.get("master") in kept and link["ifname"] not in planned
-        ]
-    )
-
-
-def port_commands(plan: LabPlan, ports: Sequence[tuple[str, InterfacePlan]]) -> tuple[str, str]:
-    """Lines for ``ip -batch`` and ``bridge -batch`` that plug new taps in."""
-    link, port = [], []
-    for name, interface in ports:
-        link.append(f"link set dev {name} master {bridge_of(plan.network(interface.network))} up")
-        isolated = "on" if interface.isolated else "off"
-        # locked: a frame whose source is not this port's own address is dropped
-        port.append(f"link set dev {name} learning off flood off locked on isolated {isolated}")
-        port.append(f"fdb replace {interface.mac} dev {name} master static")
-    return _lines(link), _lines(port)
-
-
-def mirror_rules(plan: LabPlan, existing: set[str]) -> str:
-    """Input of ``nft -f -``: each port's unicast is copied to the sensors of its network, among the taps that exist.
-
-    Broadcast and multicast reach a sensor as they reach everybody, and so does what is addressed to it.
-    """
-    chains = []
-    for network in plan.networks:
-        members = [
-            (port_of(machine.name, interface.device), interface)
-            for machine in plan.machines
-            for interface in machine.interfaces
-            if interface.network == network.name
-        ]
-        members = [member for member in members if member[0] in existing]
-        for name, own in members:
-            copies = [
-                f'    ether saddr {own.mac} {_UNICAST} ether daddr != {i.mac} dup to "{sensor}"'
-                for sensor, i in members
-                if i.promiscuous and sensor != name
-            ]
-            if copies:
-                hook = f'    type filter hook ingress device "{name}" priority 0; policy accept;'
-                chains += [f"  chain {name} {{", hook, *copies, "  }"]
-    return _lines(["table netdev labctl", "delete table netdev labctl", "table netdev labctl {", *chains, "}"])
-
-
-def needs_user_namespace() -> bool:
-    """Whether this user is not root and so needs a user namespace around the network's."""
-    return os.geteuid() != 0
+def _first(machines: Iterable[MachinePlan], most: int) -> list[MachinePlan]:
+    """As many of the machines as have no more NICs than ``most``, and one of them in any case."""
+    found: list[MachinePlan] = []
+    for machine in machines:
+        most -= len(machine.interfaces)
+        if found and most < 0:
+            break
+        found.append(machine)
+    return found
 
 
 def netns_run(namespace: Namespace, actions: Sequence[Action], runner: Runner) -> tuple[str, list[int]]:
@@ -256,61 +238,9 @@ def netns_run(namespace: Namespace, actions: Sequence[Action], runner: Runner) -
     try:
         return namespace.run(actions, runner=runner)
     except CommandError as error:
+        bridge_trial.forget()
         raise HostError("the wires could not be made", details=error.details) from error
-
-
-def trial(runner: Runner) -> str:
-    """Why this host cannot make bridge wires, or ``""``: makes a bridge with a port and a sensor, and removes them."""
-    if not sys.platform.startswith("linux"):
-        return "they need Linux"
-    missing = [name for name in ("ip", "bridge", "nft", "unshare", "nsenter") if shutil.which(name) is None]
-    if missing:
-        return f"{', '.join(missing)} not installed (Debian, Ubuntu: apt install iproute2 nftables util-linux)"
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        return "/dev/net/tun cannot be opened by this user"
-    with tempfile.TemporaryDirectory(prefix="labctl-") as folder:
-        marker = Path(folder) / "trial"
-        marker.touch()
-        try:
-            namespace = netns.create(marker, user=needs_user_namespace(), runner=runner, passing=True)
-        except LabctlError as error:
-            return f"{error.brief} ({error.details.strip()})" if error.details else error.brief
-        try:
-            _, fds = namespace.run(_TRIAL, runner=runner)
-        except LabctlError as error:
-            return error.details.splitlines()[-1] if error.details else error.brief
-        finally:
-            namespace.holder.stop(grace=1)
-    for fd in fds:
-        os.close(fd)
-    return ""
-
-
-_TRIAL: tuple[Action, ...] = (
-    *_SETTLE,
-    ("tap", "ta"),
-    ("tap", "tb"),
-    (
-        "run",
-        (
-            ["ip", "-batch", "-"],
-            "link add name br0 type bridge mcast_snooping 0 stp_state 0\nlink set dev ta master br0 up\n",
-        ),
-    ),
-    ("run", (["bridge", "-batch", "-"], "link set dev ta learning off flood off locked on isolated on\n")),
-    (
-        "run",
-        (
-            ["nft", "-f", "-"],
-            'table netdev t {\n chain c {\n type filter hook ingress device "ta" priority 0;\n dup to "tb"\n }\n}\n',
-        ),
-    ),
-)
 
 
 def _kind(link: Mapping[str, Any]) -> str:
     return str(link.get("linkinfo", {}).get("info_kind", ""))
-
-
-def _lines(lines: Sequence[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)

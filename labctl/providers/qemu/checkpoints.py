@@ -34,6 +34,7 @@ from labctl.providers.workers import Stop, each, raise_failures
 _JOBS = 16
 _SECONDS = 900.0
 _POLL_SECONDS = 0.01
+_PASSING = "passing"  # a snapshot that lives for a moment; no checkpoint is called so
 # What of a record belongs to the guest's state; the rest belongs to its process.
 _OF_THE_GUEST = ("image", "disk", "hardware", "personality", "steps", "steps_done", "complete", "template", "copied")
 
@@ -177,11 +178,23 @@ class QemuCheckpoints(Checkpoints):
         if vm.find(self._layout, record) is not None:
             with self._monitor(machine) as session:
                 _job(session, "snapshot-delete", tag=key, devices=self._nodes(machine))
+                self._delete_forgotten(session, machine, key)
         else:
             for disk in self._disks(machine):
-                if key in self._runner.run(["qemu-img", "snapshot", "-l", disk], changes=False).text.split():
+                if key in self._tags(machine, disk):
                     self._qemu_img("-d", key, disk)
         note_file(self._layout, machine, key).unlink(missing_ok=True)
+
+    def _delete_forgotten(self, session: Monitor, machine: str, key: str) -> None:
+        """Delete what is on a disk still, although the running QEMU knows nothing of it any more.
+
+        Where there was no room for the shorter list of snapshots, QEMU has forgotten the snapshot and left the list
+        on the disk as it was. The next list that it writes is without: that of a snapshot which is deleted at once.
+        """
+        for node, disk in zip(self._nodes(machine), self._disks(machine), strict=True):
+            if key in self._tags(machine, disk):
+                session.execute("blockdev-snapshot-internal-sync", device=node, name=_PASSING)
+                session.execute("blockdev-snapshot-delete-internal-sync", device=node, name=_PASSING)
 
     def keys(self, machine: str) -> frozenset[str]:
         """Those of its present disk, another one made anew has none of them, and of which both halves are there."""
@@ -197,15 +210,16 @@ class QemuCheckpoints(Checkpoints):
         if vm.find(self._layout, record) is not None:
             with self._monitor(record.name) as session:
                 nodes = {node.get("node-name"): node for node in session.execute("query-named-block-nodes", flat=True)}
-            images = [nodes[name]["image"] for name in self._nodes(record.name)]
+            tags = [_tags_of(nodes[name]["image"]) for name in self._nodes(record.name)]
         else:
-            images = [self._info(record.name, disk) for disk in self._disks(record.name)]
-        tags = [frozenset(one["name"] for one in image.get("snapshots", ())) for image in images]
+            tags = [self._tags(record.name, disk) for disk in self._disks(record.name)]
         return frozenset.intersection(*tags)
 
-    def _info(self, machine: str, disk: Path) -> Any:
+    def _tags(self, machine: str, disk: Path) -> frozenset[str]:
+        """Tags of the snapshots in a disk as it lies there, whether or not a QEMU has it open."""
         try:
-            return json.loads(self._runner.run(["qemu-img", "info", "--output=json", disk], changes=False).text)
+            said = self._runner.run(["qemu-img", "info", "--force-share", "--output=json", disk], changes=False).text
+            return _tags_of(json.loads(said))
         except CommandError as error:
             raise ProviderError(f"{machine}: its disk cannot be read", details=error.details) from error
 
@@ -252,6 +266,11 @@ class QemuCheckpoints(Checkpoints):
             self._runner.run(["qemu-img", "snapshot", what, key, disk], timeout=_SECONDS)
         except CommandError as error:
             raise ProviderError(error.brief, details=error.details) from error
+
+
+def _tags_of(image: Any) -> frozenset[str]:
+    """Tags of the snapshots of an image, as QEMU and qemu-img describe it."""
+    return frozenset(one["name"] for one in image.get("snapshots", ()))
 
 
 def _job(session: Monitor, command: str, **arguments: object) -> None:

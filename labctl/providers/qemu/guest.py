@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import secrets
 import shlex
@@ -21,27 +22,53 @@ from labctl.providers.clock import SET_CLOCK
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu.agent import Agent
 from labctl.providers.qemu.record import MachineRecord
+from labctl.providers.qemu.settling import ANY_HOST_KEY, SPOOL
 from labctl.spec.files import read_lab_file
 from labctl.spec.secrets import mask
 
 _CONFIGURE_SECONDS = 120.0
+_LOGIN_SECONDS = 60
 _STEP_SECONDS = 1800.0
-_SPOOL = "/run/labctl"
 _PACK = "/run/labctl.tar"
 _UNPACK = "tar -xpmf - -C /"  # -m: the clock may be that of a template still, and tar warns of times to come
 # A labctl that was interrupted has left its program running, for the agent cannot stop one: let it end first. As the
 # shell becomes the script by exec, its process number stays the same.
 _TURN = (
-    f"mkdir -p -m 0700 {_SPOOL}; if [ -e {_SPOOL}/pid ]; then read -r pid <{_SPOOL}/pid; "
-    f'while [ -d "/proc/$pid" ]; do sleep 0.2; done; fi; echo $$ >{_SPOOL}/pid'
+    f"[ -d {SPOOL} ] || mkdir -p -m 0700 {SPOOL}; if [ -e {SPOOL}/pid ]; then read -r pid <{SPOOL}/pid; "
+    f'while [ -d "/proc/$pid" ]; do sleep 0.2; done; fi; echo $$ >{SPOOL}/pid'
 )
 # What an agent's own environment lacks and scripts expect.
 _ENVIRONMENT = "export HOME=/root USER=root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The agent takes a program's whole input in one message, which the guest holds in memory several times over.
 _STDIN_LIMIT = 256 << 10
 _LAST_LINES = 12
-# What is noted as done must be on the disk: a QEMU that is killed loses what its guest has not written out.
+_NO_LOGIN = "labctl: no SSH server listens"
+# The kernel says who listens (state 0A) on port 22 (0016), and no program has to be started to ask it.
+_AWAIT_LOGIN = f"""
+ssh_listens() {{
+  for table in /proc/net/tcp /proc/net/tcp6; do
+    [ ! -e "$table" ] || while read -r _ local _ state _; do
+      case $local-$state in *:0016-0A) return 0 ;; esac
+    done <"$table"
+  done
+  return 1
+}}
+read -r now _ </proc/uptime
+until=$((${{now%.*}} + {_LOGIN_SECONDS}))
+until ssh_listens; do
+  read -r now _ </proc/uptime
+  if [ "${{now%.*}}" -ge "$until" ]; then
+    echo '{_NO_LOGIN}'
+    break
+  fi
+  sleep 0.5
+done
+"""
+# A step that is noted as done must be on the disk: a QEMU that is killed loses what its guest has not written out. The
+# configuration is made again after every boot.
 _KEEP = "\nsync\n"
+# Where the guest's own script notes which key its SSH server has been told of (see labctl.plan.guest).
+_KEY_NOTE = "/run/labctl-host-key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +109,28 @@ class Wanted:
         return same and record.steps_done == len(self.steps)
 
 
-def configure(session: Agent, name: str, personality: Personality, *, first: str = "", log: Path) -> None:
-    """Write the files of a personality and run its script, after ``first``. Raises GuestError."""
-    result = _deliver(session, personality.files, first + personality.script, timeout=_CONFIGURE_SECONDS)
+def configure(
+    session: Agent, name: str, personality: Personality, *, first: str = "", begun: bool = False, log: Path
+) -> bool:
+    """Write the files of a personality and run its script, after ``first``. Raises GuestError.
+
+    begun: the guest may be booting still, and its SSH server starts after its agent, so that is awaited. Gives whether
+    there was one; an image from elsewhere may have none.
+    """
+    script = first + personality.script + (_AWAIT_LOGIN if begun else "")
+    timeout = _CONFIGURE_SECONDS + (_LOGIN_SECONDS if begun else 0)
+    result = _deliver(session, personality.files, script, timeout=timeout)
     _judge(name, "configuration", result, log)
+    return _NO_LOGIN.encode() not in result.stdout
+
+
+def rekeyed(public: str) -> str:
+    """What spares a copy of a template to tell its SSH server of a key, where that was seen to need no telling.
+
+    public: the line of the copy's own host key.
+    """
+    digest = hashlib.sha256(public.encode()).hexdigest()
+    return f"[ ! -e {ANY_HOST_KEY} ] || echo {digest} >{_KEY_NOTE}\n"
 
 
 def rebirth(macs: Sequence[tuple[str, str]]) -> str:
@@ -118,7 +163,7 @@ done
 
 def run_step(session: Agent, name: str, step: GuestStep, *, log: Path) -> None:
     """Carry out one provisioning step; its output goes to ``log``. Raises GuestError with its last lines."""
-    result = _deliver(session, step.files + step.secrets, step.script, timeout=_STEP_SECONDS)
+    result = _deliver(session, step.files + step.secrets, step.script + _KEEP, timeout=_STEP_SECONDS)
     _judge(name, step.title, _masked(result, step), log)
 
 
@@ -131,7 +176,7 @@ def _masked(result: ExecResult, step: GuestStep) -> ExecResult:
 def _deliver(session: Agent, files: tuple[GuestFile, ...], script: str, *, timeout: float) -> ExecResult:
     """Unpack files and run a script in one program: under emulation each new program costs a fifth of a second."""
     pack = _packed(files, script)
-    run = f"{_ENVIRONMENT}; cd /root; exec /bin/sh -e {_SPOOL}/run.sh </dev/null 2>&1"
+    run = f"{_ENVIRONMENT}; cd /root; exec /bin/sh -e {SPOOL}/run.sh </dev/null 2>&1"
     if len(pack) <= _STDIN_LIMIT:
         return session.execute(["/bin/sh", "-ec", f"umask 022; {_TURN}; {_UNPACK}; {run}"], stdin=pack, timeout=timeout)
     session.write(_PACK, pack)
@@ -150,7 +195,7 @@ def _packed(files: tuple[GuestFile, ...], script: str) -> bytes:
         owners = "".join(
             f"chown -- {shlex.quote(f.owner)} {shlex.quote(f.path)}\n" for f in files if f.owner != "root:root"
         )
-        _add(pack, f"{_SPOOL}/run.sh", (owners + script + _KEEP).encode(), 0o700, "root", "root")
+        _add(pack, f"{SPOOL}/run.sh", (owners + script).encode(), 0o700, "root", "root")
     return buffer.getvalue()
 
 

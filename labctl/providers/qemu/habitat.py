@@ -28,7 +28,7 @@ def of(argv: Sequence[str], release: str) -> Mapping[str, str]:
     return {
         "QEMU": release,
         "accelerator": accelerator,
-        "processor": _host_processor() if processor in _OF_THIS_HOST else processor,
+        "processor": host_processor() if processor in _OF_THIS_HOST else processor,
         "devices": hashlib.sha256(repr(shape).encode()).hexdigest()[:16],
     }
 
@@ -46,8 +46,8 @@ def release_here(runner: Runner) -> str:
     return found.group(1)
 
 
-def _host_processor() -> str:
-    """The model, and a digest of what it can."""
+def host_processor() -> str:
+    """Of this host: the model, and a digest of what it can."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

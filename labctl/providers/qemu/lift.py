@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from labctl.errors import ProviderError
 from labctl.events import Event, Listener, Status
-from labctl.host import ports
 from labctl.host.runner import Runner
 from labctl.plan.diff import Action
 from labctl.plan.model import MachinePlan
@@ -25,7 +24,7 @@ from labctl.providers.workers import Stop
 
 # One Debian guest takes 15 to 25 s under TCG with a core of its own; a crowd on two cores takes its turn.
 _BOOT_SECONDS = 300.0
-_LOGIN_SECONDS = 60.0
+_NO_LOGIN = "no SSH server listens in it; labctl exec and console work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +50,26 @@ class Lift:
         """
         machine, action = self.job.plan.machine(name), self.job.actions.get(name, "keep")
         record = self._disk(machine, action, records.read(self.layout, name))
-        record, fresh = self._process(machine, action, record)
-        if record.complete and action == "keep":
-            self._await_login(record, fresh)
-        else:
-            self._contents(machine, record, fresh)
-
-    def _contents(self, machine: MachinePlan, record: MachineRecord, fresh: bool) -> None:
-        """What is inside the running guest: configuration, then provisioning once the guest has booted."""
-        wanted = guest.Wanted.of(self.job, machine, self._access(machine, record))
-        if record.complete and wanted.applied(record):
-            self._await_login(record, fresh)
+        record, began = self._process(machine, action, record)
+        wanted = self._wanted(machine, action, record)
+        if began is None and wanted is None:
             return
-        record = records.write(self.layout, replace(record, complete=False))
-        socket, alive = self.layout.machine(machine.name).agent, self._alive(record)
-        with agent(socket, timeout=_BOOT_SECONDS, alive=alive) as session:
-            record = self._configure(session, record, wanted)
-            self._await_login(record, fresh)
-            record = self._provision(session, record, wanted)
-        records.write(self.layout, replace(record, complete=True))
+        if wanted is not None and record.complete:
+            record = records.write(self.layout, replace(record, complete=False))
+        with agent(self.layout.machine(name).agent, timeout=_BOOT_SECONDS, alive=self._alive(record)) as session:
+            if began is not None:
+                self._say("done", "boot", name, seconds=time.monotonic() - began)
+            if wanted is not None:
+                record = self._configure(session, record, wanted, begun=began is not None)
+                record = self._provision(session, record, wanted)
+                records.write(self.layout, replace(record, complete=True))
+
+    def _wanted(self, machine: MachinePlan, action: Action, record: MachineRecord) -> guest.Wanted | None:
+        """What the guest should have applied, or None where it has all of it."""
+        if record.complete and action == "keep":
+            return None
+        wanted = guest.Wanted.of(self.job, machine, self._access(machine, record))
+        return None if record.complete and wanted.applied(record) else wanted
 
     def _disk(self, machine: MachinePlan, action: Action, record: MachineRecord | None) -> MachineRecord:
         """The machine's disks, made anew where the action says so or where there are none."""
@@ -84,11 +84,14 @@ class Lift:
             raise ProviderError(f"{machine.name} has no disk and no image to make one from")
         if record is not None:
             vm.stop(self.layout, record, graceful=False)
-        return disks.create(self.layout, machine, image, self._template(machine, image), runner=self.runner)
+        template = self._template(machine, image)
+        made = disks.create(self.layout, machine, image, template, runner=self.runner)
+        failed = template is None and not templates.hindrance(machine, image)
+        return replace(made, booted="its template could not be made") if failed else made
 
     def _template(self, machine: MachinePlan, image: BootImage) -> templates.Template | None:
         """What the machine can be a copy of, made where it is missing."""
-        if not templates.serves(machine, image):
+        if templates.hindrance(machine, image):
             return None
         plan, found = self.job.plan, templates.of(self.job.plan, machine, image, self.accelerator)
         there = templates.make(
@@ -96,8 +99,13 @@ class Lift:
         )
         return found if there else None
 
-    def _process(self, machine: MachinePlan, action: Action, record: MachineRecord) -> tuple[MachineRecord, bool]:
-        """The machine's process, on hardware as planned, and whether it may be booting still."""
+    def _process(
+        self, machine: MachinePlan, action: Action, record: MachineRecord
+    ) -> tuple[MachineRecord, float | None]:
+        """The machine's process, on hardware as planned, and since when its guest may be booting, by the steady clock.
+
+        None where it runs and has been brought up before.
+        """
         self.stop.check()
         process = vm.find(self.layout, record)
         if process is not None and self._must_restart(machine, action, record):
@@ -108,14 +116,14 @@ class Lift:
             process = None
         if process is not None and record.process == process and record.complete:
             vm.go_on(self.layout, record)
-            return record, False
+            return record, None
         began = time.monotonic()
         self._say("started", "boot", machine.name)
         if process is None:
             self.stop.check()
             # Configured again after every boot: whatever root did in there, the machine starts as planned.
             record = replace(record, personality="", complete=False)
-            starter = Starter(self.layout, self.wires, self.job.plan, self.accelerator, self.runner)
+            starter = Starter(self.layout, self.wires, self.job.plan, self.accelerator, self.runner, self.listener)
             record = starter.start(machine, record)
         else:
             vm.go_on(self.layout, record)
@@ -124,9 +132,7 @@ class Lift:
         ):  # a labctl that was killed had started it and not noted it yet
             noted = replace(record, wanted="running", pid=process.pid, started=process.started)
             record = records.write(self.layout, noted)
-        with agent(self.layout.machine(machine.name).agent, timeout=_BOOT_SECONDS, alive=self._alive(record)):
-            self._say("done", "boot", machine.name, seconds=time.monotonic() - began)
-        return record, True
+        return record, began
 
     def _must_restart(self, machine: MachinePlan, action: Action, record: MachineRecord) -> bool:
         if action in ("create", "replace", "restart") and record.hardware != vm.hardware_digest(
@@ -146,14 +152,16 @@ class Lift:
             keys.public(files.host_key),
         )
 
-    def _configure(self, session: Agent, record: MachineRecord, wanted: guest.Wanted) -> MachineRecord:
+    def _configure(self, session: Agent, record: MachineRecord, wanted: guest.Wanted, *, begun: bool) -> MachineRecord:
         if record.personality == wanted.personality_digest:
             return record
         self.stop.check()
         began = time.monotonic()
         self._say("started", "configure", record.name)
         log = self.layout.machine(record.name).provision_log
-        guest.configure(session, record.name, wanted.personality, first=self._rebirth(record), log=log)
+        first = self._rebirth(record)
+        if not guest.configure(session, record.name, wanted.personality, first=first, begun=begun, log=log):
+            self._say("warning", "login", record.name, _NO_LOGIN)
         self._say("done", "configure", record.name, seconds=time.monotonic() - began)
         return records.write(self.layout, replace(record, personality=wanted.personality_digest))
 
@@ -161,7 +169,10 @@ class Lift:
         """What a copy of a template, or of another's memory, is told before anything else; may be told again."""
         if record.name in self.born:
             return guest.rebirth(self.born[record.name])
-        return guest.rebirth(templates.macs(self.job.plan.machine(record.name))) if record.copied else ""
+        if not record.copied:
+            return ""
+        told = guest.rekeyed(keys.public(self.layout.machine(record.name).host_key))
+        return told + guest.rebirth(templates.macs(self.job.plan.machine(record.name)))
 
     def _provision(self, session: Agent, record: MachineRecord, wanted: guest.Wanted) -> MachineRecord:
         if record.steps != wanted.steps_digest:
@@ -178,26 +189,6 @@ class Lift:
             record = records.write(self.layout, replace(record, steps_done=record.steps_done + 1))
         self._say("done", "provision", record.name, seconds=time.monotonic() - began)
         return record
-
-    def _await_login(self, record: MachineRecord, fresh: bool) -> None:
-        """Wait for the SSH server of a guest that may be booting still, as it starts after the agent.
-
-        An image from elsewhere may have none: that is a warning.
-        """
-        if not fresh:
-            return
-        alive, deadline = self._alive(record), time.monotonic() + _LOGIN_SECONDS
-        while not ports.greets(record.port, timeout=10):
-            if not alive():
-                self.stop.check()
-                raise ProviderError(
-                    f"the process of {record.name} ended", details=vm.tail(self.layout.machine(record.name).log)
-                )
-            if time.monotonic() > deadline:
-                said = f"no SSH server answers after {_LOGIN_SECONDS:g} s; labctl exec and console work"
-                self._say("warning", "login", record.name, said)
-                return
-            time.sleep(0.2)
 
     def _alive(self, record: MachineRecord) -> Callable[[], bool]:
         process = record.process

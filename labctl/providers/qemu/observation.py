@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labctl.errors import LabctlError
@@ -19,6 +21,7 @@ from labctl.providers.qemu.qmp import Monitor, monitor
 from labctl.providers.qemu.wires import Wires, port_of
 
 _MONITOR_SECONDS = 3.0
+_JOBS = 16
 _STATE_OF_STATUS: Mapping[str, MachineState] = {
     "paused": "paused",
     "prelaunch": "paused",
@@ -30,49 +33,54 @@ _STATE_OF_STATUS: Mapping[str, MachineState] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What there is to see of one machine. strange: what is open that is not in the plan."""
+
+    status: MachineStatus
+    nics: tuple[ObservedNic, ...] = ()
+    strange: tuple[str, ...] = ()
+    unseen: bool = False
+
+
 def observe(layout: Layout, wires: Wires, plan: LabPlan) -> Observed:
-    """Look at everything of an instance; changes nothing."""
+    """Look at everything of an instance, at all machines at once, as a busy one takes its time; changes nothing."""
     ports = wires.ports(plan)
-    statuses: list[MachineStatus] = []
-    nics: list[ObservedNic] = []
-    open_machines: list[tuple[str, str]] = []
-    unseen: list[tuple[str, str]] = []
-    for machine in plan.machines:
-        record = records.read(layout, machine.name)
-        process = vm.find(layout, record)
-        if record is None or process is None:
-            statuses.append(_gone(layout, machine.name, record))
-            continue
-        try:
-            status, found, strange = _running(layout, plan, record, process, ports)
-        except LabctlError as error:  # a busy monitor is no dead machine
-            details = f"{error.brief}: {error.details}".rstrip(": ")
-            statuses.append(MachineStatus(machine.name, "running", process.pid, process.started, details))
-            unseen.append((machine.name, details))
-            continue
-        loose = [nic.mac for nic in found if not (nic.linked or is_management(nic))]
-        if loose:  # such a machine cannot be joined again while it runs
-            status = MachineStatus(
-                status.name, "dead", status.pid, status.since, f"its wires are gone: {', '.join(loose)}"
-            )
-        statuses.append(status)
-        nics += found
-        open_machines += [(machine.name, what) for what in strange]
+    with ThreadPoolExecutor(_JOBS, thread_name_prefix="labctl") as pool:
+        opened = pool.submit(wires.openings, plan)
+        seen = list(pool.map(lambda machine: _machine(layout, plan, machine.name, ports), plan.machines))
     faults = [*_faults(plan, ports)]
     try:
-        open_wires = wires.openings(plan)
+        open_wires = opened.result()
     except LabctlError as error:
         open_wires = ()
         faults.append(f"the wires cannot be looked at: {error.brief}")
     return Observed(
-        machines=tuple(statuses),
-        nics=tuple(nics),
+        machines=tuple(one.status for one in seen),
+        nics=tuple(nic for one in seen for nic in one.nics),
         leftovers=(*_leftovers(layout, plan), *_strangers(plan, ports)),
         faults=tuple(faults),
-        openings=tuple(open_machines),
+        openings=tuple((one.status.name, what) for one in seen for what in one.strange),
         wires=open_wires,
-        unseen=tuple(unseen),
+        unseen=tuple((one.status.name, one.status.details) for one in seen if one.unseen),
     )
+
+
+def _machine(layout: Layout, plan: LabPlan, name: str, ports: Mapping[str, str]) -> _Seen:
+    record = records.read(layout, name)
+    process = vm.find(layout, record)
+    if record is None or process is None:
+        return _Seen(_gone(layout, name, record))
+    try:
+        seen = _running(layout, plan, record, process, ports)
+    except LabctlError as error:  # a busy monitor is no dead machine
+        details = f"{error.brief}: {error.details}".rstrip(": ")
+        return _Seen(MachineStatus(name, "running", process.pid, process.started, details), unseen=True)
+    loose = [nic.mac for nic in seen.nics if not (nic.linked or is_management(nic))]
+    if loose:  # such a machine cannot be joined again while it runs
+        details = f"its wires are gone: {', '.join(loose)}"
+        return replace(seen, status=replace(seen.status, state="dead", details=details))
+    return seen
 
 
 def _gone(layout: Layout, name: str, record: records.MachineRecord | None) -> MachineStatus:
@@ -89,16 +97,17 @@ def _gone(layout: Layout, name: str, record: records.MachineRecord | None) -> Ma
 
 def _running(
     layout: Layout, plan: LabPlan, record: records.MachineRecord, process: ProcessId, ports: Mapping[str, str]
-) -> tuple[MachineStatus, list[ObservedNic], list[str]]:
-    """A machine's state, its NICs, and what is open that is not in the plan. Raises LabctlError."""
+) -> _Seen:
+    """A machine as its monitor describes it. Raises LabctlError."""
     name = record.name
     with monitor(layout.machine(name).monitor, timeout=_MONITOR_SECONDS) as session:
         status = str(session.execute("query-status")["status"])
-        nics = list(_nics(name, process, session, ports))
-        strange = [*way_in.strange_forwards(session, plan.management, record.port), *_strange_channels(session)]
-    details = {"io-error": "the host's disk is full", "running": ""}.get(status, status)
+        nics = tuple(_nics(name, process, session, ports))
+        strange = (*way_in.strange_forwards(session, plan.management, record.port), *_strange_channels(session))
+    booted = f"booted: {record.booted}" if record.booted else ""
+    details = {"io-error": "the host's disk is full", "running": booted}.get(status, status)
     state = _STATE_OF_STATUS.get(status, "running")
-    return MachineStatus(name, state, process.pid, process.started, details), nics, strange
+    return _Seen(MachineStatus(name, state, process.pid, process.started, details), nics, strange)
 
 
 def _strange_channels(session: Monitor) -> Iterator[str]:

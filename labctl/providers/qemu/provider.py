@@ -16,6 +16,7 @@ from labctl.host.files import allocated, private_folder, remove_tree, write_atom
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import (
+    ONE_MOMENT,
     BootImage,
     Capabilities,
     Endpoint,
@@ -76,6 +77,7 @@ class QemuProvider(Provider):
             checkpoints=True,
             console=True,
             windows=False,
+            consistency=ONE_MOMENT,
             fresh=True,
             freight=True,
             secrets=True,
@@ -84,7 +86,7 @@ class QemuProvider(Provider):
     @classmethod
     def footprint(cls, plan: LabPlan, machine: MachinePlan, image: BootImage | None) -> Footprint:
         whole = super().footprint(plan, machine, image)
-        if image is None or not templates.serves(machine, image) or whole.memory <= _COPY_MEMORY:
+        if image is None or templates.hindrance(machine, image) or whole.memory <= _COPY_MEMORY:
             return whole
         # machines with the same template have all of this in common
         shape = f"{image.digest} {machine.memory} {machine.cpus} {len(machine.interfaces)}"
@@ -96,7 +98,8 @@ class QemuProvider(Provider):
         self._remove([name for name, action in job.actions.items() if action == "remove"])
         lift = self._lift(job, stop)
         lift.wires.prepare(job.plan)
-        failures = in_waves(job.plan, lift.machine, jobs=job.jobs, stop=stop, listener=self.listener)
+        with lift.wires.starting(vm.idle(self._layout, job.plan.machines)):
+            failures = in_waves(job.plan, lift.machine, jobs=job.jobs, stop=stop, listener=self.listener)
         raise_failures(failures, len(job.plan.machines))
 
     def down(self, plan: LabPlan, machines: Sequence[str]) -> None:
@@ -177,7 +180,7 @@ class QemuProvider(Provider):
 
         def start(record: records.MachineRecord) -> records.MachineRecord:
             name = accelerator(record.boot_image.kernel).name
-            starter = Starter(self._layout, self._wires(kind), plan, name, self._runner)
+            starter = Starter(self._layout, self._wires(kind), plan, name, self._runner, self.listener)
             return starter.start_still(plan.machine(record.name), record)
 
         return QemuCheckpoints(self._layout, plan, self._runner, prepare=prepare, start=start)

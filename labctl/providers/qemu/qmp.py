@@ -17,6 +17,10 @@ _LIMIT = 16 << 20
 _TIMEOUT = 10.0
 
 
+class RefusedError(ProviderError):
+    """QEMU has understood what it was told to do, and does not do it or cannot."""
+
+
 class Monitor:
     """A QMP session. QEMU serves one session at a time on a socket, so keep it short."""
 
@@ -37,7 +41,7 @@ class Monitor:
     def execute(self, command: str, **arguments: Any) -> Any:
         """Run a command and give its ``return`` value. Underscores in argument names stand for dashes.
 
-        Raises ProviderError.
+        Raises RefusedError where QEMU says no, ProviderError where it does not answer.
         """
         return self._execute(command, arguments)
 
@@ -58,9 +62,7 @@ class Monitor:
             if "return" in answer:
                 return answer["return"]
             if "error" in answer:
-                raise ProviderError(
-                    f"QEMU refused {command}", details=str(answer["error"].get("desc", answer["error"]))
-                )
+                raise RefusedError(f"QEMU refused {command}", details=str(answer["error"].get("desc", answer["error"])))
             # anything else is an event, which this client has no use for
 
     def human(self, line: str) -> str:

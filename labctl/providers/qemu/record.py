@@ -25,7 +25,8 @@ class MachineRecord:
     the process is known. hardware: digest of the hardware it was started with. port: forwarded to its SSH.
     personality: digest of the configuration applied. steps: digest of the provisioning begun, of which steps_done steps
     are done. complete: the last ``up`` finished with it. template: the template that its disk was copied from, while it
-    has not run since; ``""`` afterwards. copied: its process began as a copy of a template, not with a boot.
+    has not run since; ``""`` afterwards. copied: its process began as a copy of a template, not with a boot. booted:
+    why it began with a boot where others begin as copies, for people; ``""`` for a copy and where that needs no words.
     """
 
     name: str
@@ -42,6 +43,7 @@ class MachineRecord:
     complete: bool = False
     template: str = ""
     copied: bool = False
+    booted: str = ""
 
     @property
     def process(self) -> ProcessId | None:
@@ -83,5 +85,5 @@ def read(layout: Layout, name: str) -> MachineRecord | None:
 
 def write(layout: Layout, record: MachineRecord) -> MachineRecord:
     """Keep a record, and give it back."""
-    write_json(layout.machine(record.name).record, asdict(record))
+    write_json(layout.machine(record.name).record, asdict(record), durable=False)
     return record

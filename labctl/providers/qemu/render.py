@@ -9,7 +9,7 @@ from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage
 from labctl.providers.qemu import hub
 from labctl.providers.qemu.argv import Seat, machine_argv
-from labctl.providers.qemu.bridge import bridge_commands, mirror_rules, port_commands
+from labctl.providers.qemu.bridge_lines import bridge_commands, mirror_rules, port_commands
 from labctl.providers.qemu.layout import MachineFiles
 from labctl.providers.qemu.wires import port_of
 

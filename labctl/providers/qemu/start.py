@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from labctl.errors import ProviderError
+from labctl.events import Event, Listener
 from labctl.host import ports
 from labctl.host.files import write_atomic
 from labctl.host.processes import ProcessId
@@ -15,14 +18,25 @@ from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu import streams, vm
+from labctl.providers.qemu import template as templates
 from labctl.providers.qemu.argv import Ram, Seat, machine_argv
 from labctl.providers.qemu.layout import Layout, MachineFiles
-from labctl.providers.qemu.qmp import Monitor, monitor
+from labctl.providers.qemu.qmp import Monitor, RefusedError
 from labctl.providers.qemu.record import MachineRecord
-from labctl.providers.qemu.template import Template, load
+from labctl.providers.qemu.template import Template
 from labctl.providers.qemu.wires import Wires
 
 _START_SECONDS = 15.0
+_COPY_TRIES = 2
+_END_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a process did not begin. refused: QEMU itself did not want to, so it will not another time."""
+
+    why: str
+    refused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,7 @@ class Starter:
     plan: LabPlan
     accelerator: str
     runner: Runner
+    listener: Listener
 
     def start(self, machine: MachinePlan, record: MachineRecord) -> MachineRecord:
         """Start a machine that does not run. The intent is noted first, the process second.
@@ -41,30 +56,50 @@ class Starter:
         One whose disk is a template's begins as a copy of that, where it works; its guest has to be told who it is.
         Raises ProviderError with QEMU's own words where it does not start.
         """
-        template = Template(record.template) if record.template else None
-        if template is not None and template.there():
-            begun = self._try(machine, record, template)
+        why = templates.hindrance(machine, record.boot_image) or record.booted
+        if record.template:
+            begun = self._copied(machine, record, Template(record.template))
             if begun is not None:
                 return begun
-            template.drop()
+            why = "its template could not be loaded"
         # A copy's disk is that of a guest that lost power, which boots as well.
-        return self._booted(machine, replace(record, template="", copied=False))
+        return self._booted(machine, replace(record, template="", copied=False, booted=why))
 
     def start_still(self, machine: MachinePlan, record: MachineRecord) -> MachineRecord:
         """Start a machine that does not move until ``vm.go_on``, for a snapshot to be loaded. Raises ProviderError."""
         return self._booted(machine, record, still=True)
 
+    def _copied(self, machine: MachinePlan, record: MachineRecord, template: Template) -> MachineRecord | None:
+        """Begin as a copy, or None, of which ``listener`` is told.
+
+        A busy host takes longer than anybody waits, so that is tried again, and says nothing about the template. One
+        that QEMU does not take would stop every machine that comes after, so that goes.
+        """
+        failure = _Failure("the template is gone", refused=False)
+        for tries in range(_COPY_TRIES):
+            if not template.there():  # another machine has dropped it, and a third one may be making it anew
+                break
+            begun = self._try(machine, record, template)
+            if isinstance(begun, MachineRecord):
+                return begun
+            failure = begun
+            if failure.refused and tries == _COPY_TRIES - 1:
+                template.drop()
+        self.listener(Event("warning", "template", machine.name, f"{failure.why}; it boots instead"))
+        return None
+
     def _booted(self, machine: MachinePlan, record: MachineRecord, *, still: bool = False) -> MachineRecord:
         begun = self._try(machine, record, None, still=still)
-        if begun is not None:
+        if isinstance(begun, MachineRecord):
             return begun
         log = self.layout.machine(machine.name).log
-        raise ProviderError(f"{machine.name} does not start", details=vm.tail(log), hint=f"QEMU's whole log: {log}")
+        details = vm.tail(log) or begun.why
+        raise ProviderError(f"{machine.name} does not start", details=details, hint=f"QEMU's whole log: {log}")
 
     def _try(
         self, machine: MachinePlan, record: MachineRecord, template: Template | None, *, still: bool = False
-    ) -> MachineRecord | None:
-        """Start a process on a free port; None where it does not start."""
+    ) -> MachineRecord | _Failure:
+        """Start a process on a free port."""
         files = self.layout.machine(machine.name)
         hardware = vm.hardware_digest(self.plan, machine, self.wires)
         tries = ports.candidates(int(machine.uuid.replace("-", "")[:8], 16))
@@ -74,22 +109,35 @@ class Starter:
             intent = replace(record, wanted="running", pid=None, started=None, hardware=hardware, port=port)
             records.write(self.layout, intent)
             process = self._spawn(machine, intent, Ram(template.ram, shared=False) if template else None, still)
-            begun = _answers(process, files) and (template is None or _loaded(process, files, template))
-            found = ProcessId.of(process.pid) if begun else None
-            if found is not None:
-                return self._begun(intent, found, copied=template is not None)
-            if "host forwarding rule" not in vm.tail(files.log):
-                return None
+            try:
+                return self._begun(intent, process, files, template)
+            except (ProviderError, OSError) as error:
+                refused = _ended(process) or isinstance(error, RefusedError)
+                if "host forwarding rule" not in vm.tail(files.log):
+                    return _Failure(_words(files, error), refused)
             # Somebody else has taken the port meanwhile: the next one.
-        return None
+        return _Failure("no loopback port is free", refused=False)
 
-    def _begun(self, record: MachineRecord, process: ProcessId, *, copied: bool) -> MachineRecord:
-        """Note a process; a copy moves only then, so that what is noted is never behind what it did."""
-        if not copied:
-            return records.write(self.layout, vm.noted(record, process))
-        record = records.write(self.layout, vm.noted(replace(record, template="", copied=True), process))
-        vm.go_on(self.layout, record)
-        return record
+    def _begun(
+        self, record: MachineRecord, process: subprocess.Popen[bytes], files: MachineFiles, template: Template | None
+    ) -> MachineRecord:
+        """Note a process that serves; a copy moves only then, so that what is noted is never behind what it did.
+
+        Raises ProviderError, OSError.
+        """
+        with _served(process, files) as session:
+            if template is not None:
+                with template.state.open("rb") as state:
+                    templates.load(session, state.fileno())
+            found = ProcessId.of(process.pid)
+            if found is None:
+                raise ProviderError("the process ended")
+            if template is None:
+                return records.write(self.layout, vm.noted(record, found))
+            copy = replace(record, template="", copied=True, booted="")
+            copy = records.write(self.layout, vm.noted(copy, found))
+            vm.let_go_on(session)
+            return copy
 
     def _spawn(
         self, machine: MachinePlan, record: MachineRecord, ram: Ram | None, still: bool
@@ -101,36 +149,46 @@ class Starter:
             seat = Seat(self.accelerator, record.port, files, ends.netdevs, mark, ram, still)
             argv = machine_argv(self.plan, machine, record.boot_image, seat)
             streams.make_pipes(files.agent)
-            write_atomic(files.log, b"")  # one log per start: its last words must be about this process
+            # one log per start: its last words must be about this process
+            write_atomic(files.log, b"", durable=False)
             return self.runner.spawn(argv, output=files.log, pass_fds=ends.fds)
         finally:
             for fd in ends.fds:
                 os.close(fd)
 
 
-def _answers(process: subprocess.Popen[bytes], files: MachineFiles) -> bool:
-    """Wait until QEMU has set everything up, which its monitor's answer shows, or has ended."""
+@contextlib.contextmanager
+def _served(process: subprocess.Popen[bytes], files: MachineFiles) -> Iterator[Monitor]:
+    """A session with a QEMU that has set everything up, which its answer shows. Raises ProviderError."""
     deadline = time.monotonic() + _START_SECONDS
-    while process.poll() is None:
+    while True:
         try:
-            Monitor(files.monitor).close()
+            session = Monitor(files.monitor)
         except ProviderError:
+            if process.poll() is not None:
+                raise
             if time.monotonic() > deadline:
-                process.kill()
-                process.wait()
+                raise ProviderError(f"QEMU does not answer within {_START_SECONDS:g} s") from None
             time.sleep(0.01)
         else:
-            return True
-    return False
-
-
-def _loaded(process: subprocess.Popen[bytes], files: MachineFiles, template: Template) -> bool:
-    """Give a process the state of its template; it is ended where it does not take it."""
+            break
     try:
-        with template.state.open("rb") as state, monitor(files.monitor) as session:
-            load(session, state.fileno())
-    except (ProviderError, OSError):
+        yield session
+    finally:
+        session.close()
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    """End a process that is of no use; whether it has ended by itself, and nobody has killed it."""
+    try:
+        code = process.wait(_END_SECONDS)  # its monitor hangs up a moment earlier
+    except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
-        return False
-    return True
+        code = process.wait()
+    return code > 0
+
+
+def _words(files: MachineFiles, error: Exception) -> str:
+    """What went wrong, for people: QEMU's last line where it has said something."""
+    said = vm.tail(files.log, lines=1)
+    return said or ": ".join(filter(None, (str(error), getattr(error, "details", ""))))

@@ -27,37 +27,25 @@ from labctl.host.processes import marked
 from labctl.host.runner import Runner, mortal
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage
-from labctl.providers.qemu import streams
+from labctl.providers.qemu import habitat, settling, streams
 from labctl.providers.qemu.accelerator import binary_id
 from labctl.providers.qemu.agent import agent
 from labctl.providers.qemu.argv import Ram, Seat, machine_argv
 from labctl.providers.qemu.layout import MachineFiles
 from labctl.providers.qemu.options import option
-from labctl.providers.qemu.qmp import Monitor, monitor
+from labctl.providers.qemu.qmp import Monitor, RefusedError, monitor
 from labctl.providers.workers import Stop
 
 _FORMAT = 2  # of what a template is: another number makes all of them anew
 _MARK = "labctl-template:"
 _UUID = "6c616263-746c-4000-8000-000000000000"
 _BOOT_SECONDS = 300.0
-_SETTLE_SECONDS = 120.0
+_SETTLE_SECONDS = 300.0
 _STATE_SECONDS = 120.0
 _END_SECONDS = 20.0
 _POLL_SECONDS = 0.005
 _UNUSED_SECONDS = 14 * 24 * 3600
 _LEAST_FREE = 256 << 20
-# Services are up, nothing is left to do at the boot, and the programs by which a machine gets its name, its addresses
-# and its probes are in memory: each costs an emulated guest a fifth of a second when it comes from the disk.
-_SETTLE = """\
-tries=600
-until [ -s /run/sshd.pid ] || [ "$tries" = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
-timeout 60 systemctl is-system-running --wait
-for program in 'ip -batch /dev/null' 'perl -e 0' 'tar --version' 'nft --version' 'python3 -IS -c 0' 'date' \\
-  'ln --version' 'install --version' 'sleep 0' 'chown --version' 'rm --version' 'cat /dev/null'; do
-  $program
-done >/dev/null 2>&1
-sync
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +85,33 @@ class Template:
         remove_tree(self.folder)
 
 
-def serves(machine: MachinePlan, image: BootImage) -> bool:
-    """Whether a template can stand for this machine's boot: of labctl's own Linux images, without disks of its own."""
-    posix = os.name == "posix"  # QEMU of Windows cannot be given open files
-    return posix and machine.os == "linux" and image.kernel is not None and not machine.disks
+def hindrance(machine: MachinePlan, image: BootImage) -> str:
+    """Why a template cannot stand for this machine's boot, for people, or ``""``."""
+    if os.name != "posix" or machine.os != "linux":  # QEMU of Windows cannot be given open files
+        return "templates are for Linux guests on POSIX hosts"
+    if image.kernel is None:
+        return "its image was not built by labctl"
+    return "has disks of its own" if machine.disks else ""
 
 
 def of(plan: LabPlan, machine: MachinePlan, image: BootImage, accelerator: str) -> Template:
     """The template of an image and a machine's shape; it need not be there."""
     files = MachineFiles(Path("template"), Path("socket"))
     argv = machine_argv(plan, _shape(machine), _neutral(image), _seat(machine, files, accelerator, Path("ram")))
-    facts = repr((_FORMAT, binary_id(), image.digest, str(image.disk.resolve()), image.cmdline, argv))
+    # a guest that was given the host's own processor has found out what it can
+    host = () if accelerator == "tcg" else (habitat.host_processor(),)
+    facts = repr(
+        (
+            _FORMAT,
+            binary_id(),
+            image.digest,
+            str(image.disk.resolve()),
+            image.cmdline,
+            argv,
+            _settled(plan, machine),
+            *host,
+        )
+    )
     return Template(f"{image.name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}")
 
 
@@ -161,7 +165,7 @@ def make(
 def load(session: Monitor, state: int) -> None:
     """Give a QEMU that waits for it the state of its devices, from an open file; it stands still then.
 
-    Raises ProviderError.
+    Raises RefusedError where it does not take it, ProviderError.
     """
     _ignore_shared(session)
     session.hand_over("state", state)
@@ -194,7 +198,7 @@ def _build(
         with (folder / "state").open("wb") as state:
             process = runner.spawn([*mortal(), *argv], output=files.log)
             try:
-                _keep(files, state.fileno(), lambda: not stop() and process.poll() is None)
+                _keep(files, _settled(plan, machine), state.fileno(), lambda: not stop() and process.poll() is None)
                 process.wait(_END_SECONDS)
             finally:
                 process.kill()
@@ -208,13 +212,13 @@ def _build(
         remove_tree(folder)
 
 
-def _keep(files: MachineFiles, state: int, alive: Callable[[], bool]) -> None:
-    """Wait until a guest has settled, then write its state and end it."""
+def _keep(files: MachineFiles, settled: str, state: int, alive: Callable[[], bool]) -> None:
+    """Wait until a guest has settled, by this shell text, then write its state and end it."""
     deadline = time.monotonic() + _END_SECONDS
     while not files.monitor.exists() and alive() and time.monotonic() < deadline:
         time.sleep(0.02)
     with agent(files.agent, timeout=_BOOT_SECONDS, alive=alive) as session:
-        session.execute(["/bin/sh", "-c", _SETTLE], timeout=_SETTLE_SECONDS)
+        session.execute(["/bin/sh", "-c", settled], timeout=_SETTLE_SECONDS)
     if not alive():
         raise GuestError("the template's boot was given up")
     with monitor(files.monitor) as session:
@@ -226,16 +230,17 @@ def _keep(files: MachineFiles, state: int, alive: Callable[[], bool]) -> None:
         session.execute("quit")
 
 
-def _ignore_shared(session: Monitor, state: bool = True) -> None:
-    """Memory is a file of its own and no part of the state."""
+def _ignore_shared(session: Monitor, state: bool = True) -> None:  # memory is a file of its own
     session.execute("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": state}])
 
 
 def _finished(session: Monitor, what: str) -> None:
     deadline = time.monotonic() + _STATE_SECONDS
     while (found := session.execute("query-migrate")).get("status") != "completed":
-        if found.get("status") in ("failed", "cancelled") or time.monotonic() > deadline:
-            raise ProviderError(f"QEMU could not {what} the state of a template", details=str(found)[:500])
+        if found.get("status") in ("failed", "cancelled"):
+            raise RefusedError(f"QEMU could not {what} the state of a template", details=str(found)[:500])
+        if time.monotonic() > deadline:
+            raise ProviderError(f"QEMU does not {what} the state of a template in time", details=str(found)[:500])
         time.sleep(_POLL_SECONDS)
 
 
@@ -270,6 +275,11 @@ def _shape(machine: MachinePlan) -> MachinePlan:
         for number, interface in enumerate(machine.interfaces, 1)
     )
     return replace(machine, name="template", uuid=_UUID, management_mac=_mac(0), interfaces=interfaces)
+
+
+def _settled(plan: LabPlan, machine: MachinePlan) -> str:
+    names = (plan.management.device, *(interface.device for interface in machine.interfaces))
+    return settling.script([(_mac(number), name) for number, name in enumerate(names)])
 
 
 def _neutral(image: BootImage) -> BootImage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,8 +43,13 @@ def go_on(layout: Layout, record: MachineRecord) -> None:
     Raises ProviderError.
     """
     with monitor(layout.machine(record.name).monitor) as session:
-        if session.execute("query-status")["status"] in ("paused", "prelaunch", "restore-vm", "io-error"):
-            session.execute("cont")
+        let_go_on(session)
+
+
+def let_go_on(session: Monitor) -> None:
+    """``go_on`` where somebody speaks with the machine's monitor already."""
+    if session.execute("query-status")["status"] in ("paused", "prelaunch", "restore-vm", "io-error"):
+        session.execute("cont")
 
 
 def find(layout: Layout, record: MachineRecord | None) -> ProcessId | None:
@@ -56,6 +61,11 @@ def find(layout: Layout, record: MachineRecord | None) -> ProcessId | None:
     if record.wanted != "running":
         return None
     return next((process for name, process in processes(layout) if name == record.name), None)
+
+
+def idle(layout: Layout, machines: Sequence[MachinePlan]) -> list[MachinePlan]:
+    """Those of the machines that do not run."""
+    return [machine for machine in machines if find(layout, records.read(layout, machine.name)) is None]
 
 
 def open_way_in(layout: Layout, plan: LabPlan, record: MachineRecord, session: Monitor) -> MachineRecord:
@@ -82,7 +92,7 @@ def stop(
 ) -> MachineRecord:
     """Stop a machine: ask its guest, then press its power button, then end its process."""
     process = find(layout, record)
-    record = records.write(layout, noted(replace(record, wanted="stopped"), process))
+    record = records.write(layout, noted(replace(record, wanted="stopped", booted=""), process))
     files = layout.machine(record.name)
     if process is not None:
         if graceful and not cancelled():

@@ -6,9 +6,10 @@ switch. ``hub``: one more QEMU without a machine; works for any user on any syst
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Literal
@@ -61,6 +62,14 @@ class Wires(ABC):
     @abstractmethod
     def attach(self, plan: LabPlan, machine: MachinePlan) -> Attachment:
         """Make the ends for a machine that is about to start; none of its processes may be running."""
+
+    def starting(self, machines: Sequence[MachinePlan]) -> contextlib.AbstractContextManager[None]:
+        """Say which machines, none of which runs, are about to start while the block lasts.
+
+        ``attach`` may make the ends of several of them at once; those that nobody asked for are gone after the block.
+        """
+        _ = machines
+        return contextlib.nullcontext()
 
     @abstractmethod
     def ports(self, plan: LabPlan) -> Mapping[str, str]:
@@ -131,7 +140,7 @@ def abilities(kind: Kind) -> Abilities:
 
 @cache
 def bridge_lack() -> str:
-    """Why this host cannot make bridge wires, or ``""``. Tries them all in a namespace that is gone afterwards."""
-    from labctl.providers.qemu.bridge import trial
+    """Why this host cannot make bridge wires, or ``""``: from this host boot's note that it can, or by trying."""
+    from labctl.providers.qemu.bridge_trial import lack
 
-    return trial(Runner())
+    return lack(Runner())

@@ -10,7 +10,16 @@ from labctl.errors import LabctlError
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.agent import GuestAgent
-from labctl.providers.base import MANAGEMENT, BootImage, Capabilities, Checkpoints, MachineStatus, Observed, ObservedNic
+from labctl.providers.base import (
+    MANAGEMENT,
+    ONE_MOMENT,
+    BootImage,
+    Capabilities,
+    Checkpoints,
+    MachineStatus,
+    Observed,
+    ObservedNic,
+)
 from labctl.providers.qemu.accelerator import accelerator
 from labctl.providers.vagrant import networks
 from labctl.providers.vagrant.engine import Engine, Names
@@ -41,6 +50,7 @@ class Libvirt(Engine):
             checkpoints=True,
             console=False,
             windows=True,
+            consistency=ONE_MOMENT,
             secrets=True,
         )
 

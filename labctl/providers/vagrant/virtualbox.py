@@ -21,6 +21,10 @@ from labctl.providers.workers import raise_failures
 
 _LOOPBACK = "127.0.0.1"
 _SSH = "ssh"  # what Vagrant calls the port that it forwards
+_APART = (
+    "VirtualBox cannot stop machines at one moment, and each moves by itself for a moment once its memory is loaded; "
+    "labctl pauses each as soon as it can, and lets them go on together"
+)
 
 
 class VirtualBox(Engine):
@@ -43,6 +47,7 @@ class VirtualBox(Engine):
             checkpoints=True,
             console=False,
             windows=True,
+            consistency=_APART,
             secrets=True,
         )
 

@@ -150,7 +150,7 @@ def test_what_somebody_opens_is_told_until_it_is_closed(plant: Plant, deed: str,
 
 
 def test_wires_without_root_can_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labctl.providers.qemu.bridge.needs_user_namespace", lambda: True)
+    monkeypatch.setattr("labctl.providers.qemu.bridge_trial.needs_user_namespace", lambda: True)
     plant = Plant(tmp_path / "engine")
     try:
         assert plant.wires._namespace().user  # type: ignore[union-attr]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from labctl.errors import HostError
 from labctl.host.files import remove_tree
+from labctl.host.folders import state_root
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
-from labctl.providers.qemu import bridge
-from labctl.providers.qemu.bridge import BridgeWires, trial
+from labctl.providers.qemu import bridge, bridge_trial
+from labctl.providers.qemu.bridge import BridgeWires
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.wires import port_of
 from tests.support import plans
@@ -51,13 +54,17 @@ class Plant:
         self.plan = plan
         self.layout = Layout.of(folder)
         self.layout.prepare()
-        self.wires = BridgeWires(self.layout, Runner())
+        self.wires = BridgeWires(self.layout, Runner(log=folder / "commands.log"))
         self.taps: dict[str, int] = {}
 
     def plug(self, *names: str) -> None:
         for name in names:
             (self.taps[name],) = self.wires.attach(self.plan, self.plan.machine(name)).fds
             os.set_blocking(self.taps[name], False)
+
+    def helpers(self) -> int:
+        """How many programs have made taps."""
+        return (self.layout.workdir / "commands.log").read_text().count("netns_helper.py")
 
     def unplug(self, name: str) -> None:
         os.close(self.taps.pop(name))
@@ -86,7 +93,7 @@ class Plant:
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    lack = trial(Runner())
+    lack = bridge_trial.trial(Runner())
     assert lack == "", f"these tests need bridge wires: {lack}"
     found = Plant(tmp_path_factory.mktemp("wires") / "engine", plan())
     try:
@@ -175,6 +182,98 @@ def test_two_processes_cannot_hold_one_port(plant: Plant) -> None:
     assert plant.send("a", plant.mac("b")) == {"b": 1, "sensor": 1}
 
 
+@pytest.mark.parametrize(("most", "calls"), [(250, 1), (3, 3)])
+def test_machines_that_start_together_are_plugged_in_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, calls: int
+) -> None:
+    """By as few programs as can carry the taps, and what nobody asks for is gone afterwards."""
+    monkeypatch.setattr(bridge, "_MOST_TAPS", most)
+    found = Plant(tmp_path / "engine", plan())
+    try:
+        found.wires.prepare(found.plan)
+        before = found.helpers()
+        with found.wires.starting(found.plan.machines):
+            found.plug("a", "b", "c", "sensor", "p", "q", "r")
+            assert found.helpers() - before == 2 * calls, "the second gives the sensor its copies"
+            assert len(found.wires.ports(found.plan)) == 8
+        assert found.send("a", found.mac("b")) == {"b": 1, "sensor": 1}
+        assert found.send("p", found.mac("q")) == {}
+        assert port_of("x", "eth0") not in found.wires.ports(found.plan)
+        found.plug("x")
+        assert found.send("a", BROADCAST) == {"b": 1, "c": 1, "sensor": 1}
+    finally:
+        found.wires.destroy()
+        for name in list(found.taps):
+            found.unplug(name)
+        remove_tree(found.layout.runtime)
+
+
+def test_one_that_cannot_be_plugged_in_keeps_no_other_from_it(tmp_path: Path) -> None:
+    found = Plant(tmp_path / "engine", plan())
+    try:
+        found.wires.prepare(found.plan)
+        found.plug("b")
+        with found.wires.starting(found.plan.machines):
+            found.plug("a", "sensor")
+            with pytest.raises(HostError, match="wires could not be made"):
+                found.wires.attach(found.plan, found.plan.machine("b"))
+        assert found.send("a", found.mac("b")) == {"b": 1, "sensor": 1}
+    finally:
+        found.wires.destroy()
+        for name in list(found.taps):
+            found.unplug(name)
+        remove_tree(found.layout.runtime)
+
+
+class Trial:
+    """Asks whether there can be bridge wires, and counts the programs that this takes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "trial.log"
+
+    def ask(self) -> tuple[str, int]:
+        self.log.write_text("")
+        return bridge_trial.lack(Runner(log=self.log)), len(self.log.read_text().splitlines())
+
+
+def test_that_there_can_be_bridges_is_found_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = Trial(tmp_path)
+    assert trial.ask() == ("", 2)
+    assert trial.ask() == ("", 0)
+    monkeypatch.setattr(bridge_trial, "boot_id", lambda: "another boot")
+    assert trial.ask() == ("", 2)
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"key": null}'])
+def test_a_damaged_note_of_bridges_costs_a_trial(tmp_path: Path, note: str) -> None:
+    trial = Trial(tmp_path)
+    trial.ask()
+    (state_root() / "bridges.json").write_text(note)
+    assert trial.ask() == ("", 2)
+
+
+def test_wires_that_cannot_be_made_after_all_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ``ip`` that fails comes in between; it stands where the other one stood, so its place does not tell."""
+    trial = Trial(tmp_path)
+    program = tmp_path / "ip"
+    program.write_text(f'#!/bin/sh\nexec {shutil.which("ip")} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert trial.ask() == ("", 2)
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert trial.ask() == ("", 0)
+    found = Plant(tmp_path / "engine", plan())
+    try:
+        with pytest.raises(HostError, match="wires could not be made"):
+            found.wires.prepare(found.plan)
+    finally:
+        found.wires.destroy()
+        remove_tree(found.layout.runtime)
+    lack, programs = trial.ask()
+    assert lack != "" and programs == 2
+    assert trial.ask()[1] == 2, "that there can be none is not noted"
+
+
 def test_prepare_again_changes_nothing_and_removes_what_is_not_planned(plant: Plant) -> None:
     plant.wires.prepare(plant.plan)
     assert plant.send("a", plant.mac("b")) == {"b": 1, "sensor": 1}
@@ -218,8 +317,8 @@ def test_an_instance_has_a_namespace_of_its_own(plant: Plant, tmp_path: Path) ->
 
 def test_wires_need_no_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user namespace around the network's gives its owner the rights inside and nowhere else."""
-    monkeypatch.setattr(bridge, "needs_user_namespace", lambda: True)
-    assert trial(Runner()) == ""
+    monkeypatch.setattr(bridge_trial, "needs_user_namespace", lambda: True)
+    assert bridge_trial.trial(Runner()) == ""
     plant = Plant(tmp_path / "engine", plan())
     try:
         plant.wires.prepare(plant.plan)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from labctl.errors import HostError
 from labctl.events import Event
+from labctl.host import ports
 from labctl.host import room as rooms
 from labctl.host.room import Room, group_left
 from labctl.lifecycle import capacity, converge, locate
@@ -68,6 +70,14 @@ def test_a_limit_that_is_not_known_refuses_nothing() -> None:
 def test_each_limit_is_looked_at(room: Room, what: str) -> None:
     needs = dict.fromkeys("abc", whole(GIB, GIB))
     assert [short.what for short in capacity.shortages(needs, room)] == [what]
+
+
+def test_each_machine_that_is_started_needs_a_port_of_the_loopback() -> None:
+    needs = dict.fromkeys("abc", whole(GIB))
+    assert capacity.shortages(needs, PLENTY, free_ports=3) == ()
+    (short,) = capacity.shortages(needs, PLENTY, free_ports=1)
+    assert short.text == "ports of the loopback: 3 needed, 1 free"
+    assert short.drop == ("c", "b")
 
 
 def test_machines_that_run_already_need_open_files_too() -> None:
@@ -155,6 +165,13 @@ def test_this_host_has_room() -> None:
     assert found.disk > 0
 
 
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 LAB = "version: 1\nname: big\ndefaults: {image: debian-12}\nmachines:\n  a: {}\n  b: {}\n"
 
 
@@ -178,6 +195,22 @@ def test_a_lab_that_does_not_fit_starts_by_force_and_says_so(lab: Path) -> None:
     events: list[Event] = []
     converge.up(locate.draft(lab, provider="fake"), force=True, listener=events.append)
     assert [event.message for event in events if event.status == "warning"] == ["memory: 2112 MiB needed, 768 MiB free"]
+
+
+def test_ports_that_others_listen_on_are_not_there(lab: Path, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    """Of a range of one port that is free, and then is not."""
+    monkeypatch.setattr(capacity, "room", lambda _: PLENTY)
+    monkeypatch.setattr(ports, "_FIRST", free_port)
+    monkeypatch.setattr(ports, "_LAST", free_port)
+    with pytest.raises(HostError) as caught:
+        converge.up(locate.draft(lab, provider="fake"))
+    assert caught.value.details == "ports of the loopback: 2 needed, 1 free"
+    assert "It fits without 1 of them (b)" in caught.value.hint
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", free_port))
+        with pytest.raises(HostError) as caught:
+            converge.up(locate.draft(lab, provider="fake"))
+    assert caught.value.details == "ports of the loopback: 2 needed, 0 free"
 
 
 def test_a_lab_that_runs_is_not_asked_whether_it_fits(lab: Path) -> None:

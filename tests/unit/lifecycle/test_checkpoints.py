@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
@@ -11,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from labctl.errors import GuestError, ProviderError, StateError, UsageError
+from labctl.errors import GuestError, LabctlError, ProviderError, StateError, UsageError
 from labctl.events import Event
 from labctl.lifecycle import checkpoint, converge, inspect, locate, sealing
 from labctl.lifecycle.locate import Running
 from labctl.providers.fake.checkpoints import FakeCheckpoints
 from labctl.providers.fake.notes import Notes
-from labctl.state.checkpoints import CheckpointFolder
+from labctl.state.checkpoints import Checkpoint, CheckpointFolder, digest_of
 from labctl.state.lock import locked
 
 pytestmark = pytest.mark.unit
@@ -321,6 +322,165 @@ def test_a_damaged_manifest_is_named_and_nothing_is_done_with_it(lab: Lab, text:
     checkpoint.save(lab.now, "other")
     lab.up()
     checkpoint.restore(lab.now, "other")
+
+
+def alter(lab: Lab, saved: Checkpoint, **changes: Any) -> None:
+    """Edit a manifest as somebody does who knows JSON."""
+    path = lab.now.folder.path / "checkpoints" / f"{saved.id}.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"witnesses": []},
+        {"sealed": True},
+        {"machines": {"a": "running", "b": "running", "c": "stopped"}},
+        {"files": {"a": "0" * 64}},
+        {"parent": "0123456789ab"},
+    ],
+)
+def test_a_manifest_that_was_edited_is_not_believed(lab: Lab, changes: dict[str, Any]) -> None:
+    saved = checkpoint.save(lab.now, "clean")
+    lab.notes.change("a", applied="after")
+    alter(lab, saved, **changes)
+    with pytest.raises(StateError, match="damaged") as caught:
+        checkpoint.restore(lab.now, "clean")
+    assert "'clean', of a, b, c" in caught.value.details
+    assert lab.notes.read()["a"].applied == "after"
+    assert checkpoint.interrupted(lab.now) == ""
+
+
+def test_a_checkpoint_of_an_earlier_labctl_is_restored_and_said_to_be_without_a_checksum(lab: Lab) -> None:
+    saved = checkpoint.save(lab.now, "clean")
+    path = lab.now.folder.path / "checkpoints" / f"{saved.id}.json"
+    value = json.loads(path.read_text(encoding="utf-8")) | {"version": 1}
+    for new in ("checksum", "images", "plan_digest", "completed"):
+        del value[new]
+    path.write_text(json.dumps(value), encoding="utf-8")
+    lab.notes.change("a", applied="after")
+    events: list[Event] = []
+    checkpoint.restore(lab.now, "clean", listener=events.append)
+    assert lab.notes.read()["a"].applied != "after"
+    (said,) = [event.message for event in events if event.status == "warning"]
+    assert said.startswith("whether clean was altered is not known")
+
+
+def test_a_checkpoint_says_of_what_it_is(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(lab.now.provider), "image_digests", lambda *_: {"a": "11", "b": "22"})
+    checkpoint.save(lab.now, "clean")
+    (kept,) = lab.checkpoints.whole()
+    assert kept.images == {"a": "11", "b": "22"}
+    assert kept.plan_digest == digest_of(lab.now.plan)
+    assert kept.completed is not None
+    assert kept.created <= kept.completed <= time.time()
+
+
+class Lying:
+    """An engine that says that it restored ``b`` and did not. tries: how often it was told to restore a machine."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tries = 0
+        real = FakeCheckpoints.restore
+
+        def restore(engine: FakeCheckpoints, machine: str, key: str) -> None:
+            self.tries += 1
+            if machine != "b":
+                real(engine, machine, key)
+
+        monkeypatch.setattr(FakeCheckpoints, "restore", restore)
+
+
+def test_a_restore_that_failed_is_not_tried_by_every_up_and_the_ways_out_are_named(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(lab.now, "clean")
+    engine = Lying(monkeypatch)
+    with pytest.raises(GuestError) as caught:
+        checkpoint.restore(lab.now, "clean")
+    ways = ("labctl snapshot restore tries clean again, or another", "labctl snapshot delete clean", "labctl destroy")
+    assert all(way in caught.value.hint for way in ways)
+    assert engine.tries == 3
+    assert inspect.status(lab.now).summary == "interrupted"
+    for again in (lab.up, lab.up, lambda: checkpoint.save(lab.now, "more")):
+        with pytest.raises(
+            LabctlError, match="the restore of checkpoint clean has failed: b was not restored"
+        ) as error:
+            again()
+        assert all(way in error.value.hint for way in ways)
+    assert all(way in inspect.status(lab.now).failed for way in ways)
+    assert engine.tries == 3
+
+
+@pytest.mark.parametrize("way", ["again", "another", "delete"])
+def test_each_way_out_of_a_restore_that_failed_leads_out(lab: Lab, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    checkpoint.save(lab.now, "other")
+    checkpoint.save(lab.now, "clean")
+    with monkeypatch.context() as during:
+        Lying(during)
+        with pytest.raises(GuestError):
+            checkpoint.restore(lab.now, "clean")
+    if way == "delete":
+        checkpoint.delete(lab.now, "clean")
+    else:
+        checkpoint.restore(lab.now, "clean" if way == "again" else "other")
+    lab.up()
+    assert inspect.status(lab.now).summary == "up"
+    assert inspect.status(lab.now).failed == ""
+    checkpoint.save(lab.now, "later")
+
+
+def test_a_restore_that_failed_and_was_begun_again_and_killed_is_ended_by_up(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(lab.now, "clean")
+    with monkeypatch.context() as during:
+        Lying(during)
+        with pytest.raises(GuestError):
+            checkpoint.restore(lab.now, "clean")
+    with monkeypatch.context() as during:
+        crash_at(during, "restore", "c")
+        with pytest.raises(Crash):
+            checkpoint.restore(lab.now, "clean")
+    lab.up()
+    assert inspect.status(lab.now).summary == "up"
+
+
+class Counter:
+    """How often a provider is asked for something."""
+
+    def __init__(self, lab: Lab, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+        self.count = 0
+        kind = type(lab.now.provider)
+        real = getattr(kind, verb)
+
+        def counted(provider: Any, *arguments: Any, **more: Any) -> Any:
+            self.count += 1
+            return real(provider, *arguments, **more)
+
+        monkeypatch.setattr(kind, verb, counted)
+
+    def of(self, work: Callable[[], object]) -> int:
+        before = self.count
+        work()
+        return self.count - before
+
+
+def test_machines_are_looked_at_no_more_than_has_to_be(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Counter(lab, monkeypatch, "observe")
+    lab.write(SPEC.replace("debian-12", "router"))
+    assert looks.of(lab.up) == 1
+    assert looks.of(lambda: checkpoint.save(lab.now, "clean")) == 1
+    assert looks.of(lambda: checkpoint.restore(lab.now, "clean")) == 0
+    sealing.seal(lab.now)
+    assert looks.of(lambda: checkpoint.restore(lab.now, "clean")) == 1
+    assert opened(lab) == [False] * 3
+
+
+def test_a_save_asks_two_things_of_each_guest_and_a_restore_one(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = Counter(lab, monkeypatch, "execute")
+    assert programs.of(lambda: checkpoint.save(lab.now, "clean")) == 2 * 3
+    assert programs.of(lambda: checkpoint.restore(lab.now, "clean")) == 3
 
 
 def opened(lab: Lab) -> Sequence[bool]:

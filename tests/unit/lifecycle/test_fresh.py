@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from labctl.errors import ProviderError, UsageError
 from labctl.events import Event
-from labctl.lifecycle import checkpoint, converge, fresh, locate
+from labctl.lifecycle import checkpoint, converge, fresh, inspect, locate
 from labctl.lifecycle.locate import Running
 from labctl.providers.fake.checkpoints import FakeCheckpoints
 from labctl.providers.fake.notes import Notes
 from labctl.providers.fake.provider import FakeProvider
+from labctl.state.checkpoints import CheckpointFolder
+from labctl.state.record import InstanceFolder
 
 pytestmark = pytest.mark.unit
 
@@ -39,7 +43,7 @@ class Lab:
         """``labctl up``, after a change of the lab file."""
         self.file.write_text(self.file.read_text(encoding="utf-8").replace(before, after, 1), encoding="utf-8")
         draft = locate.draft(self.file, provider="fake")
-        fresh.keep(draft.folder, converge.up(draft), listener=self.events.append)
+        converge.up(draft, keep_fresh=True, listener=self.events.append)
 
     def reset(self) -> None:
         fresh.reset(self.now)
@@ -75,6 +79,79 @@ def test_the_first_up_keeps_what_reset_goes_back_to(lab: Lab) -> None:
     lab.reset()
     assert lab.notes.read()["a"].applied == before
     assert lab.warnings == []
+
+
+class Killed(BaseException):
+    """What a kill -9 is to the code that it hits: nothing below it runs, not even what cleans up."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        (fresh, "keep"),
+        (FakeCheckpoints, "pause"),
+        (FakeCheckpoints, "save"),
+        (FakeCheckpoints, "resume"),
+        (CheckpointFolder, "set_current"),
+        (InstanceFolder, "finish"),
+    ],
+)
+@pytest.mark.parametrize("anew", [False, True], ids=["first up", "all made anew"])
+def test_an_up_that_was_killed_before_its_end_keeps_it_the_next_time(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, where: object, what: str, anew: bool
+) -> None:
+    if anew:
+        lab.up()
+    with monkeypatch.context() as during:
+        during.setattr(where, what, killed)
+        for name in ("resume", "delete"):  # what would clean up
+            during.setattr(FakeCheckpoints, name, killed)
+        with pytest.raises(Killed):
+            lab.up("debian-12", "router") if anew else lab.up()
+    assert inspect.status(lab.now).summary == "interrupted"
+    lab.up()
+    assert inspect.status(lab.now).summary == "up"
+    assert lab.names == ["fresh"]
+    assert checkpoint.listing(lab.now).checkpoints[0].plan == lab.now.plan
+    before = lab.notes.read()["a"].applied
+    lab.notes.change("a", applied="touched")
+    lab.reset()
+    assert lab.notes.read()["a"].applied == before
+    assert lab.warnings == []
+
+
+def test_what_an_up_that_was_killed_had_kept_is_not_replaced_by_what_was_done_since(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as during:
+        during.setattr(InstanceFolder, "finish", killed)
+        with pytest.raises(Killed):
+            lab.up()
+    (kept,) = checkpoint.listing(lab.now).checkpoints
+    lab.notes.change("a", boots=99)
+    lab.up()
+    assert checkpoint.listing(lab.now).checkpoints == (kept,)
+    lab.reset()
+    assert lab.notes.read()["a"].boots == 1
+
+
+def test_nobody_gets_between_the_making_and_the_keeping(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock is held from the one to the other: each time it is taken is noted."""
+    taken: list[str] = []
+    usual = FileLock.acquire
+
+    def acquire(self: FileLock, *arguments: Any, **more: Any) -> Any:
+        taken.append(self.lock_file)
+        return usual(self, *arguments, **more)
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    lab.up()
+    assert lab.names == ["fresh"]
+    assert len(taken) == 1
 
 
 def test_an_up_that_changes_nothing_keeps_nothing_new(lab: Lab) -> None:
@@ -190,8 +267,8 @@ def test_an_engine_of_costly_checkpoints_keeps_nothing_by_itself_and_says_nothin
 
 def test_a_lab_without_machines_keeps_nothing(lab: Lab) -> None:
     lab.up()
-    outcome = converge.Outcome(replace(lab.now.plan, machines=()), (), 0.0)
-    assert fresh.keep(lab.now.folder, outcome) is None
+    empty = replace(lab.now, plan=replace(lab.now.plan, machines=()))
+    assert fresh.keep(empty, {"a": "remove", "b": "remove"}) is None
 
 
 def test_reset_after_a_change_is_refused_where_the_machines_are_others(lab: Lab) -> None:

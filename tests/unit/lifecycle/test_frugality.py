@@ -13,7 +13,7 @@ import pytest
 from labctl.errors import UsageError
 from labctl.host.files import allocated
 from labctl.images.store import Store, Stored
-from labctl.lifecycle import cache, checkpoint, converge, fresh, frugality, inspect, locate
+from labctl.lifecycle import cache, checkpoint, converge, frugality, inspect, locate
 from labctl.lifecycle.locate import Running
 from labctl.providers.fake.provider import FakeProvider
 
@@ -31,7 +31,7 @@ class Lab:
     def up(self, text: str) -> None:
         self.file.write_text(text)
         draft = locate.draft(self.file, provider="fake")
-        fresh.keep(draft.folder, converge.up(draft))
+        converge.up(draft, keep_fresh=True)
 
     @property
     def now(self) -> Running:

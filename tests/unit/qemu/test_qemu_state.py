@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
-import threading
 import time
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 
 from labctl.errors import GuestError, HostError, LabctlError, ProviderError, StateError
 from labctl.host import folders, ports
+from labctl.host.files import write_json
 from labctl.providers.base import BootImage
+from labctl.providers.qemu import habitat, template, vm
 from labctl.providers.qemu import record as records
-from labctl.providers.qemu import vm
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.record import MachineRecord
 from labctl.providers.workers import Stop, each, raise_failures
@@ -33,6 +35,36 @@ def test_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert again == record and again is not None
     assert again.boot_image == image
     assert records.read(layout, "other") is None
+
+
+def test_only_what_must_outlive_the_host_waits_for_its_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    records.write(Layout.of(tmp_path / "engine"), MachineRecord("web", {}))
+    assert waited == []
+    write_json(tmp_path / "manifest.json", {})
+    assert len(waited) == 1
+
+
+def test_json_has_indents_as_long_as_somebody_reads_it(tmp_path: Path) -> None:
+    for count, lines in ((10, 12), (10000, 1)):
+        value = [f"line {number}" for number in range(count)]
+        write_json(tmp_path / "file", value)
+        text = (tmp_path / "file").read_text()
+        assert json.loads(text) == value and len(text.splitlines()) == lines
+
+
+def test_a_template_belongs_to_the_hosts_processor_where_its_guest_was_given_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(template, "binary_id", lambda: "q")
+    plan = plans.lab([], [plans.machine("web")])
+    image = BootImage("debian-12", "d", tmp_path / "disk", tmp_path / "kernel")
+    keys = set()
+    for processor in ("one", "other"):
+        monkeypatch.setattr(habitat, "host_processor", lambda found=processor: found)
+        keys |= {template.of(plan, plan.machines[0], image, accelerator).key for accelerator in ("tcg", "kvm", "hvf")}
+    assert len(keys) == 5, "emulated guests have the same processor everywhere"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"name": "web"}', '{"name": "web", "image": {}, "strange": 1}'])
@@ -104,16 +136,6 @@ def test_ports_in_use_are_not_offered() -> None:
         holder.listen()
         assert not ports.is_free(first)
         assert next(ports.candidates(5)) != first
-
-
-def test_greeting_needs_more_than_a_connection() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        assert not ports.greets(port, timeout=0.1)
-        thread = threading.Thread(target=lambda: [server.accept(), server.accept()[0].sendall(b"SSH-2.0")], daemon=True)
-        thread.start()
-        assert ports.greets(port, timeout=5)
-    assert not ports.greets(port, timeout=0.1)
 
 
 def test_work_goes_on_past_a_failure() -> None:
