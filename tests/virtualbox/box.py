@@ -8,6 +8,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from filelock import FileLock
+
 from labctl.host.files import digest
 from labctl.providers.base import BootImage
 from tests.virtualbox.harness import VirtualBoxHost, virtualbox_host
@@ -43,10 +45,11 @@ def empty_box(tree: Tree) -> BootImage:
     """The box as an image of labctl's."""
     key = hashlib.sha256(repr((_COMMANDS, _VAGRANTFILE)).encode()).hexdigest()[:12]
     path = tree.folder / "boxes" / f"{_NAME}-{key}.box"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=tree.folder) as folder, virtualbox_host(tree, Path(folder)) as host:
-            _made(host).replace(path)
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # no two that are made are the same
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=tree.folder) as folder, virtualbox_host(tree, Path(folder)) as host:
+                _made(host).replace(path)
     return BootImage("debian-12", digest(path), path, user="vagrant")
 
 
