@@ -3,7 +3,8 @@
 Root in a guest writes any frame it likes. So each NIC sends frames that carry nonces - plain, with a forged source
 address, with a VLAN tag, as a router's advertisement, to one peer alone - and every NIC listens to everything: who
 hears what shows which NICs share a wire, whatever their addresses. Questions for addresses that nobody of the wire has
-make strangers speak. And packets with a source that the policy favours are sent to routers that must know better.
+make strangers speak. Packets with a source that the policy favours are sent to routers that must know better. And
+packets for the networks behind a neighbour that is no router are sent to it: by whatever means it may pass them on.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from labctl.plan.policy import matches
 from labctl.spec.model import PolicyRule
 from labctl.verify import frames
 
-Trick = Literal["plain", "forged-mac", "vlan", "router-advertisement", "unicast", "spoofed-source", "source-port"]
+Trick = Literal[
+    "plain", "forged-mac", "vlan", "router-advertisement", "unicast", "spoofed-source", "source-port", "relay"
+]
 
 _MOST_ASKED = 24  # addresses that one NIC asks for
 _UNICASTS = 3  # peers to each of which a NIC sends a frame for it alone
 _MOST_PACKETS = 16  # packets with a favoured source that one NIC sends
+_RELAYED: tuple[tuple[Literal["tcp", "udp"], int], ...] = (("tcp", 80), ("udp", 9))
+_MOST_RELAYS = 16  # packets for what is behind a neighbour that one NIC sends
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,8 @@ class Unicast(Sent):
 
 @dataclass(frozen=True, slots=True)
 class Routed(Sent):
-    """A packet that the router ``via`` has to stop, for the NIC ``target`` behind it. why: why it is worth trying."""
+    """A packet that the machine ``via`` must not pass on, for the NIC ``target`` behind it. why: why it must not, or
+    why it is worth trying."""
 
     target: Nic
     via: Nic
@@ -130,6 +136,8 @@ def errands(plan: LabPlan, host: Iterable[str], nonce: Callable[[], str]) -> Err
     for nic in all_nics:
         sent += _frames(nic, all_nics, nonce)
     sent += _packets(plan, all_nics, nonce)
+    for nic in all_nics:
+        sent += islice(_relays(plan, nic, all_nics, nonce), _MOST_RELAYS)
     asked = _asked(plan, all_nics, host)
     questions: dict[str, list[tuple[str, bytes]]] = {}
     for nic in all_nics:
@@ -198,6 +206,34 @@ def _packets(plan: LabPlan, all_nics: tuple[Nic, ...], nonce: Callable[[], str])
             yield Routed(one, favour.trick, nic, frame, there, gate, address, favour.protocol, port, favour.why)
 
 
+def _relays(plan: LabPlan, nic: Nic, all_nics: tuple[Nic, ...], nonce: Callable[[], str]) -> Iterator[Routed]:
+    """Packets to each neighbour that is on several networks and no router, for one NIC on each of the others."""
+    if nic.management:
+        return
+    for gate in all_nics:
+        if gate.management or gate.machine == nic.machine or not nic.meets(gate) or plan.machine(gate.machine).router:
+            continue
+        behind: dict[tuple[str, int], tuple[Nic, Address, Address]] = {}
+        for leg in all_nics:
+            if leg.machine != gate.machine or leg.management or leg.wire == nic.wire:
+                continue
+            for there in all_nics:
+                if there.machine not in (nic.machine, gate.machine) and leg.meets(there):
+                    for here, address in ((h, a) for h in nic.addresses for a in there.addresses):
+                        if here.version == address.version:
+                            behind.setdefault((leg.wire, address.version), (there, here, address))
+        for there, here, address in behind.values():
+            for protocol, port in _RELAYED:
+                one = nonce()
+                frame = frames.packet((nic.mac, gate.mac), (here, address), protocol, (_high_port(), port), one)
+                why = f"{gate.machine} is no router"
+                yield Routed(one, "relay", nic, frame, there, gate, str(address), protocol, port, why)
+
+
+def _high_port() -> int:
+    return 49152 + secrets.randbelow(16384)
+
+
 @dataclass(frozen=True, slots=True)
 class _Favour:
     """A packet that a rule seems to allow. ports: source, target. enters: (router, device) where it would be right."""
@@ -219,7 +255,7 @@ def _favours(plan: LabPlan, matrix: Matrix, seat: Seat) -> Iterator[_Favour]:
     rule's target sends a first packet back, from the port that the rule opens: a filter that only looks at ports takes
     it for an answer.
     """
-    high = 49152 + secrets.randbelow(16384)
+    high = _high_port()
     here = seat.interface.network
     for number, rule in enumerate(plan.policy, 1):
         ports = next((p for p in rule.ports if p.protocol in ("tcp", "udp", "any")), None)

@@ -21,6 +21,7 @@ _WORDS = {
     "unicast": "a frame of {0} for somebody else",
     "spoofed-source": "a packet of {0} with a borrowed source address",
     "source-port": "a packet of {0} from the port of an answer",
+    "relay": "a packet of {0} for another network",
 }
 
 

@@ -41,6 +41,7 @@ from tests.leaks.deeds import (
     one_instance,
     order,
     own_way_in,
+    passing_packets,
     plugged_back,
     probe,
     rule,
@@ -384,6 +385,13 @@ LEAKS: tuple[Leak, ...] = (
         ),
         guest("dual", "systemctl stop relay.socket; systemctl reset-failed 'relay.*' || :"),
         evidence=seen("undeclared-service", "dual", "INCONCLUSIVE"),
+        wires=BOTH,
+    ),
+    Leak(
+        "a program on a guest with two legs that passes packets on",
+        passing_packets("dual", "eth0", "eth1", to=("ben", "green")),
+        guest("dual", "systemctl stop passing; systemctl reset-failed passing || :"),
+        fails=flows(trick="relay", source=("ann", "fw"), target="ben", target_device="eth2"),
         wires=BOTH,
     ),
     # --- guests that cannot be believed ---

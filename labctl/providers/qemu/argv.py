@@ -17,6 +17,9 @@ AGENT_PORT = "org.qemu.guest_agent.0"
 CHANNELS = frozenset({"qmp", "agent", "console"})
 """The character devices of a machine: all of them ends of labctl's own."""
 
+NAMELESS = frozenset({"virtio-rng-pci", "vmgenid", "virtio-serial-pci", "virtserialport"})
+"""The devices of a machine that have no name of their own."""
+
 # TCG keeps up to 1 GiB of translated code unless told otherwise. Measured with a Debian 12 guest of 256 MiB: 249 MiB
 # resident in all; 128 instead of 64 costs 70 MiB more per machine and saves about one of the boot's 12 s of CPU time.
 _TRANSLATION_CACHE_MIB = 64
@@ -84,6 +87,12 @@ def machine_argv(plan: LabPlan, machine: MachinePlan, image: BootImage, seat: Se
         *_management(plan, machine, seat.port),
         *(part for interface in machine.interfaces for part in _nic(interface, seat.netdevs[interface.device])),
     )
+
+
+def devices_of(machine: MachinePlan) -> frozenset[str]:
+    """Names of the devices that a machine has: its NICs and its disks."""
+    nics = ("mgmt", *(interface.device for interface in machine.interfaces))
+    return frozenset({f"nic-{name}" for name in nics} | {f"disk{n}-dev" for n in range(1 + len(machine.disks))})
 
 
 def _memory(size: str, ram: Ram | None) -> tuple[str, ...]:

@@ -126,12 +126,13 @@ class BridgeWires(Wires):
         namespace = self._namespace()
         if namespace is None:
             return ()
-        argv = [*namespace.enter(), "sh", "-c", bridge_audit.QUESTIONS]
+        script, stdin = bridge_audit.questions(plan)
         try:
-            kernel = bridge_audit.Kernel.of(self._runner.run(argv, changes=False).text)
+            said = self._runner.run([*namespace.enter(), "sh", "-c", script], stdin=stdin, changes=False)
+            kernel = bridge_audit.Kernel.of(said.text)
         except (ValueError, KeyError, TypeError) as error:
             raise HostError("the kernel's description of the wires cannot be read", details=str(error)) from error
-        return bridge_audit.openings(plan, kernel)
+        return (*bridge_audit.openings(plan, kernel), *exits.openings(self._layout, plan))
 
     def destroy(self) -> None:
         for _, process, _ in exits.processes(self._layout):

@@ -17,17 +17,28 @@ from labctl.providers.qemu import exits
 from labctl.providers.qemu.wires import Opening, bridge_of, port_of
 
 _PARTED = "---"
-QUESTIONS = f"""
+_QUESTIONS = f"""
 set -e
 ip -json -details address show; echo {_PARTED}
 bridge -json -details link show; echo {_PARTED}
 bridge -json fdb show; echo {_PARTED}
 tc -json qdisc show; echo {_PARTED}
 nft --stateless list ruleset; echo {_PARTED}
-cd /proc/sys/net
-grep -sHv '^0$' ipv[46]/conf/all/forwarding ipv[46]/conf/*/proxy_* bridge/bridge-nf-call-* || :
+(cd /proc/sys/net && grep -sHv '^0$' ipv[46]/conf/all/forwarding ipv[46]/conf/*/proxy_* bridge/bridge-nf-call-*) || :
+echo {_PARTED}
 """
-"""A shell script that prints all that ``Kernel.of`` reads; it takes no arguments and changes nothing."""
+# The planned filter goes through the same nft, in a network namespace where it touches nothing: what is compared was
+# written by one and the same program.
+_PLANNED = "unshare --net sh -c 'nft -f - && nft --stateless list ruleset'\n"
+
+
+def questions(plan: LabPlan) -> tuple[str, bytes]:
+    """A shell script that prints all that ``Kernel.of`` reads, with its standard input; it changes nothing."""
+    ways_out = list(exits.with_exit(plan))
+    if not ways_out:
+        return _QUESTIONS, b""
+    return _QUESTIONS + _PLANNED, exits.filter_rules(ways_out, ()).encode()
+
 
 # The kernel's own queues only order packets; others can copy or redirect them, as filters on them can.
 _PLAIN_QUEUES = frozenset({"noqueue", "noop", "pfifo_fast", "pfifo", "fq_codel", "fq", "mq"})
@@ -38,13 +49,15 @@ _PORT_FLAGS = {
     "hairpin": (False, "it gets its own frames back"),
     "vlan_tunnel": (False, "it is the end of a tunnel"),
 }
-_TABLES = {"netdev labctl", "bridge labctl"}  # the copies for sensors, the filter before the ways out
+_FILTER = "bridge labctl"  # before the ways out
+_TABLES = {"netdev labctl", _FILTER}  # the first copies for sensors
+_MOST = 3  # rules that are told
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """What the kernel says: links with their addresses, bridge ports, forwarding entries, queues, the packet filter's
-    tables by name, and parameters that are not 0."""
+    tables by name, parameters that are not 0, and the tables that are planned, as the kernel would show them."""
 
     links: tuple[Mapping[str, Any], ...]
     ports: tuple[Mapping[str, Any], ...]
@@ -52,19 +65,20 @@ class Kernel:
     queues: tuple[Mapping[str, Any], ...]
     tables: Mapping[str, str]
     parameters: tuple[str, ...]
+    planned: Mapping[str, str]
 
     @classmethod
     def of(cls, output: str) -> Kernel:
-        """From what ``QUESTIONS`` printed. Raises ValueError where that is something else."""
-        links, ports, entries, queues, rules, parameters = output.split(f"{_PARTED}\n")
-        tables = dict(re.findall(r"^table (\S+ \S+) \{\n(.*?)^\}", rules, re.MULTILINE | re.DOTALL))
+        """From what the script of ``questions`` printed. Raises ValueError where that is something else."""
+        links, ports, entries, queues, rules, parameters, planned = output.split(f"{_PARTED}\n")
         return cls(
             links=tuple(json.loads(links)),
             ports=tuple(json.loads(ports or "[]")),
             entries=tuple(json.loads(entries or "[]")),
             queues=tuple(json.loads(queues or "[]")),
-            tables=tables,
+            tables=_tables(rules),
             parameters=tuple(parameters.splitlines()),
+            planned=_tables(planned),
         )
 
 
@@ -160,10 +174,23 @@ class _Audit:
         copies = set(self._copies())
         for port, sensor in sorted(set(copied(self.kernel.tables.get("netdev labctl", ""))) - copies):
             yield self._network(port), f"what {self._name(port)} sends is copied to {self._name(sensor)}"
-        filtered = self.kernel.tables.get("bridge labctl", "")
+        yield from self._filter()
+
+    def _filter(self) -> Iterator[Opening]:
+        """The filter before the ways out, but for the host's own addresses in it: those change."""
+        there, planned = (_rules(tables.get(_FILTER, "")) for tables in (self.kernel.tables, self.kernel.planned))
         for port, network in self.exits.items():
-            if f'oifname "{port}"' not in filtered:
+            if not any(f'oifname "{port}"' in rule for rule in there):
                 yield network.name, f"nothing filters what goes to the way out of {network.name}"
+                return
+        for what, lines in (
+            ("has", [r for r in there if r not in planned]),
+            ("lacks", [r for r in planned if r not in there]),
+        ):
+            if lines:
+                yield "", f"the filter before the ways out {what} {'; '.join(lines[:_MOST])}"
+        if sorted(there) == sorted(planned) and there != planned:
+            yield "", "the rules of the filter before the ways out are in another order"
 
     def _copies(self) -> Iterator[tuple[str, str]]:
         """Port and sensor, as declared."""
@@ -171,6 +198,17 @@ class _Audit:
             for sensor, (_, interface) in self.members.items():
                 if interface.promiscuous and interface.network == own.network and sensor != port:
                     yield port, sensor
+
+
+def _tables(ruleset: str) -> Mapping[str, str]:
+    """Name to content of each table that nft lists."""
+    return dict(re.findall(r"^table (\S+ \S+) \{\n(.*?)^\}", ruleset, re.MULTILINE | re.DOTALL))
+
+
+def _rules(table: str) -> list[str]:
+    """The lines of a table without the set of the host's own addresses."""
+    rest = re.sub(r"^\tset own \{.*?^\t\}\n", "", table, flags=re.MULTILINE | re.DOTALL)
+    return [line.strip() for line in rest.splitlines() if line.strip() not in ("", "}")]
 
 
 def copied(table: str) -> Iterator[tuple[str, str]]:

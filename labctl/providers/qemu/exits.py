@@ -15,9 +15,11 @@ import psutil
 
 from labctl.host.processes import ProcessId, marked
 from labctl.plan.model import LabPlan, NetworkPlan
+from labctl.providers.qemu import way_in
 from labctl.providers.qemu.bare import Bare
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.options import option
+from labctl.providers.qemu.qmp import monitor
 
 # Special-purpose addresses that are near rather than on the internet (IANA's registry, RFC 6890). Those kept for
 # documentation and benchmarks lead nowhere and are left to labs that play the internet with them.
@@ -70,6 +72,17 @@ def arguments(network: NetworkPlan, fd: int) -> tuple[str, ...]:
 def same(argv: Sequence[str], network: NetworkPlan) -> bool:
     """Whether a process was started for this network as it is now, whatever its descriptor's number."""
     return arguments(network, 0)[1] in argv
+
+
+def openings(layout: Layout, plan: LabPlan) -> Iterator[tuple[str, str]]:
+    """Network and, for people, what leads from this host into it by its way out. Raises ProviderError."""
+    for network in with_exit(plan):
+        way = process(layout, network.key)
+        if next(way.processes(), None) is not None:
+            with monitor(way.socket) as session:
+                for protocol, address, port, there, target in way_in.forwards(session):
+                    here = f"{protocol.lower()} port {port} of this host's {address}"
+                    yield network.name, f"{here} leads to {there} port {target} by the way out of {network.name}"
 
 
 def macs(network: NetworkPlan) -> Iterator[str]:

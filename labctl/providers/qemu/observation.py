@@ -10,11 +10,11 @@ from pathlib import Path
 
 from labctl.errors import LabctlError
 from labctl.host.processes import ProcessId
-from labctl.plan.model import LabPlan
+from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import MANAGEMENT, MachineState, MachineStatus, Observed, ObservedNic, is_management
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu import vm, way_in
-from labctl.providers.qemu.argv import CHANNELS
+from labctl.providers.qemu.argv import CHANNELS, NAMELESS, devices_of
 from labctl.providers.qemu.exits import port_of_exit, with_exit
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.qmp import Monitor, monitor
@@ -102,8 +102,14 @@ def _running(
     name = record.name
     with monitor(layout.machine(name).monitor, timeout=_MONITOR_SECONDS) as session:
         status = str(session.execute("query-status")["status"])
-        nics = tuple(_nics(name, process, session, ports))
-        strange = (*way_in.strange_forwards(session, plan.management, record.port), *_strange_channels(session))
+        picture = session.human("info network")
+        nics = tuple(_nics(name, process, picture, ports))
+        strange = (
+            *way_in.strange_forwards(session, plan.management, record.port),
+            *_strange_channels(session),
+            *_strange_devices(session, plan.machine(name)),
+            *_strange_ends(picture, plan.machine(name)),
+        )
     booted = f"booted: {record.booted}" if record.booted else ""
     details = {"io-error": "the host's disk is full", "running": booted}.get(status, status)
     state = _STATE_OF_STATUS.get(status, "running")
@@ -117,13 +123,38 @@ def _strange_channels(session: Monitor) -> Iterator[str]:
             yield f"it has a channel {channel['label']} to {channel['filename']}"
 
 
-def _nics(name: str, process: ProcessId, session: Monitor, ports: Mapping[str, str]) -> Iterator[ObservedNic]:
+def _strange_devices(session: Monitor, machine: MachinePlan) -> Iterator[str]:
+    """Devices that labctl does not give a machine: another NIC, a folder or a socket of the host's."""
+    for place, known in (("peripheral", devices_of(machine)), ("peripheral-anon", NAMELESS)):
+        for entry in session.execute("qom-list", path=f"/machine/{place}"):
+            child = re.fullmatch(r"child<(.*)>", entry["type"])  # anything else is a property of the place
+            name = entry["name"] if place == "peripheral" else child and child.group(1)
+            if child is not None and name not in known:
+                yield f"it has a device {entry['name']} of the kind {child.group(1)}"
+
+
+def _strange_ends(picture: str, machine: MachinePlan) -> Iterator[str]:
+    """NICs and ends of wires that labctl does not give a machine, but those on the hub of the management NIC.
+
+    picture: as in ``_nics``.
+    """
+    known = {f"{end}-{interface.device}" for interface in machine.interfaces for end in ("nic", "net")}
+    on_hub = False
+    for line in picture.splitlines():
+        if not line.startswith(" "):
+            on_hub = line == way_in.HUB_HEADING
+        name, _, what = line.removeprefix(" \\ ").partition(": ")
+        if what and not on_hub and name not in known | {way_in.BACK_END}:
+            yield f"it has an end of a wire {name}: {what}"
+
+
+def _nics(name: str, process: ProcessId, picture: str, ports: Mapping[str, str]) -> Iterator[ObservedNic]:
     """The NICs that QEMU has, each with the wire that its other end is really plugged into.
 
     The monitor's picture is ``nic-eth0: …macaddr=…`` followed by `` \\ net-eth0: index=0,type=tap,fd=12``. The
     management NIC is on a hub: `` \\ net-mgmt: nic-mgmt: …macaddr=…`` beside what it is joined to.
     """
-    picture, mac = session.human("info network"), ""
+    mac = ""
     for line in picture.splitlines():
         if found := re.match(rf" \\ {way_in.NIC_PORT}: \S+: .*macaddr=([0-9a-f:]{{17}})", line):
             yield _management(name, found.group(1), way_in.other_end(picture))

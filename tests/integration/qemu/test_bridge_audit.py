@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
 from labctl.host.files import remove_tree
+from labctl.host.ports import candidates
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
+from labctl.providers.qemu import exits
 from labctl.providers.qemu.bridge import BridgeWires
 from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.qmp import monitor
 from labctl.providers.qemu.wires import bridge_of, port_of
 from tests.support import plans
 
@@ -34,8 +38,8 @@ def plan() -> LabPlan:
 class Plant:
     """Wires with a tap for every NIC."""
 
-    def __init__(self, folder: Path) -> None:
-        self.plan = plan()
+    def __init__(self, folder: Path, wanted: LabPlan) -> None:
+        self.plan = wanted
         self.layout = Layout.of(folder)
         self.layout.prepare()
         self.wires = BridgeWires(self.layout, Runner())
@@ -44,6 +48,12 @@ class Plant:
         self.names = {m.name: port_of(m.name, "eth0") for m in self.plan.machines}
         self.names |= {network.name: bridge_of(network) for network in self.plan.networks}
         self.names["mac"] = self.plan.machine("a").interfaces[0].mac
+
+    def end(self) -> None:
+        self.wires.destroy()
+        remove_tree(self.layout.runtime)
+        for fd in self.taps:
+            os.close(fd)
 
     def inside(self, script: str) -> None:
         namespace = self.wires._namespace()
@@ -56,14 +66,11 @@ class Plant:
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    found = Plant(tmp_path_factory.mktemp("audit") / "engine")
+    found = Plant(tmp_path_factory.mktemp("audit") / "engine", plan())
     try:
         yield found
     finally:
-        found.wires.destroy()
-        remove_tree(found.layout.runtime)
-        for fd in found.taps:
-            os.close(fd)
+        found.end()
 
 
 COPY = 'nft "add table netdev labctl; add chain netdev labctl x {{ type filter hook ingress device {p} priority 0; }}'
@@ -151,14 +158,48 @@ def test_what_somebody_opens_is_told_until_it_is_closed(plant: Plant, deed: str,
 
 def test_wires_without_root_can_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labctl.providers.qemu.bridge_trial.needs_user_namespace", lambda: True)
-    plant = Plant(tmp_path / "engine")
+    plant = Plant(tmp_path / "engine", plan())
     try:
         assert plant.wires._namespace().user  # type: ignore[union-attr]
         assert plant.openings() == []
         plant.inside("ip addr add 10.1.0.9/24 dev {lan}")
         assert len(plant.openings()) == 1
     finally:
-        plant.wires.destroy()
-        remove_tree(plant.layout.runtime)
-        for fd in plant.taps:
-            os.close(fd)
+        plant.end()
+
+
+@pytest.fixture
+def way_out(tmp_path: Path) -> Iterator[Plant]:
+    """Wires of a machine on ``lan``, which has a way out."""
+    ends = {"exit": IPv4Address("10.1.0.1"), "resolver": IPv4Address("10.1.0.2")}
+    machine = plans.machine("a", plans.interface("a", "eth0", "lan"))
+    found = Plant(tmp_path / "engine", plans.lab([plans.network("lan", egress="nat", **ends)], [machine]))
+    try:
+        yield found
+    finally:
+        found.end()
+
+
+def test_a_filter_that_lets_more_to_a_way_out_is_told(way_out: Plant) -> None:
+    assert way_out.openings() == []
+    way_out.inside("nft add element bridge labctl own {{ 203.0.113.77 }}")  # another address of the host's
+    assert way_out.openings() == []
+    way_out.inside("nft insert rule bridge labctl out ip daddr 10.9.9.9 accept")
+    assert way_out.openings() == [": the filter before the ways out has ip daddr 10.9.9.9 accept"]
+    way_out.wires.prepare(way_out.plan)
+    assert way_out.openings() == []
+    way_out.inside("nft delete element bridge labctl near {{ 10.0.0.0/8 }}")
+    has, lacks = way_out.openings()
+    assert has.startswith(": the filter before the ways out has elements")
+    assert "10.0.0.0/8" in lacks
+    way_out.inside("nft flush chain bridge labctl out")
+    assert way_out.openings() == ["lan: nothing filters what goes to the way out of lan"]
+
+
+def test_a_way_out_that_leads_in_is_told(way_out: Plant) -> None:
+    network = way_out.plan.networks[0]
+    port = next(candidates(4712))
+    with monitor(exits.process(way_out.layout, network.key).socket) as session:
+        session.human(f"hostfwd_add way tcp:127.0.0.1:{port}-10.1.0.7:22")
+    (told,) = way_out.openings()
+    assert told == f"lan: tcp port {port} of this host's 127.0.0.1 leads to 10.1.0.7 port 22 by the way out of lan"

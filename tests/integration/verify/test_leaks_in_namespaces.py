@@ -405,6 +405,36 @@ def third(netlab: Any) -> None:
     netlab.plan = replace(netlab.plan, machines=machines, flows=tuple(legal))
 
 
+# Passes IPv4 packets for its own Ethernet address on, without the kernel: it forwards, and no setting says so.
+RELAY = """
+import socket
+here, there = (socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) for _ in range(2))
+here.bind(("eth1", 3)), there.bind(("eth0", 0))
+own, out = here.getsockname()[4], there.getsockname()[4]
+while True:
+    frame = here.recv(2000)
+    if frame[:6] == own and frame[12:14] == b"\\x08\\x00":
+        there.send(bytes.fromhex("%s") + out + frame[12:])
+"""
+
+
+def test_a_machine_on_two_networks_that_passes_packets_on_by_a_program_of_its_own(netlab: Any) -> None:
+    third(netlab)
+    netlab.switched = False
+    clean = netlab.verify()
+    assert clean.verdict is Verdict.PASS, explain(clean)
+    target = netlab.plan.machine("fw").interfaces[1]
+    program = RELAY % target.mac.replace(":", "")
+    relay = f"exec timeout 60 python3 -c {shlex.quote(program)} >/dev/null 2>&1"
+    assert netlab.run("web", ("sh", "-c", f"({relay}) & sleep 0.5")).code == 0
+    report = netlab.verify()
+    assert {cell for cell in tricks(report, Verdict.FAIL) if cell[2] == "relay"} == {("office", "fw", "relay")}
+    leaks = [flow for flow in report.flows if flow.verdict is Verdict.FAIL]
+    assert {(f.source, f.target, f.protocol) for f in leaks} == {("office", "fw", "tcp"), ("office", "fw", "udp")}
+    assert "through web" in leaks[0].evidence.details
+    assert not cells(report, Verdict.INCONCLUSIVE), explain(report)
+
+
 def test_the_management_path_with_ipv6(netlab: Any) -> None:
     netlab.inside("host", "sysctl", "-qw", "net.ipv6.conf.mg0.disable_ipv6=0")
     netlab.rules("host", 'insert rule inet host input iifname "mg*" meta nfproto ipv6 accept')
