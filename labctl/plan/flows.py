@@ -4,7 +4,7 @@ What is expected comes from the policy itself and not from the firewall rules co
 shows up as a wrong answer of the lab. From every interface with an address (a probe is bound to it) to every address of
 every other machine, in each family: one ICMP echo, TCP to port 22 and UDP to port 9, the target's declared services,
 and the edges of every policy rule that covers the pair: first port, last port, and the ones before and after, which
-must not pass unless another rule lets them.
+must not pass unless another rule lets them. The first port of a rule for the other direction must not pass either.
 
 Traffic to a router's own address is like traffic to any member of that address's network: members pass, others need a
 rule. A router's own traffic is seen as coming from the leg it leaves by.
@@ -53,7 +53,7 @@ class Pair:
     """What is known of two interfaces in one family before any port is named.
 
     settled: the answer whatever the port, else None: then ``rules`` decide, numbered from 1 in the policy's order.
-    near: rules between the same two networks that mean others; their ports must not pass here.
+    near: rules between the same two networks that mean others or the other direction; their ports must not pass here.
     """
 
     settled: Answer | None
@@ -146,6 +146,17 @@ class Matrix:
 
     def _ruled(self, source: Seat, target: Seat) -> Pair:
         here, there = source.interface.network, target.interface.network
+        rules, near = [], []
+        for number, rule in self._rules_between(here, there):
+            if _covers(rule, source, target):
+                rules.append((number, rule))
+            else:
+                near.append(rule)
+        near += [rule for _, rule in self._rules_between(there, here) if _covers(rule, target, source)]
+        return Pair(None, tuple(rules), tuple(near), f"no policy rule lets it from {here} to {there}")
+
+    def _rules_between(self, here: str, there: str) -> tuple[tuple[int, PolicyRule], ...]:
+        """The rules, numbered from 1, whose ends can mean members of two networks."""
         if (here, there) not in self._between:
             self._between[here, there] = tuple(
                 (number, rule)
@@ -153,15 +164,7 @@ class Matrix:
                 if self._touches(rule.source.machine, rule.source.network, here)
                 and self._touches(rule.target.machine, rule.target.network, there)
             )
-        rules, near = [], []
-        for number, rule in self._between[here, there]:
-            if matches(rule.source, source.machine, source.interface) and matches(
-                rule.target, target.machine, target.interface
-            ):
-                rules.append((number, rule))
-            else:
-                near.append(rule)
-        return Pair(None, tuple(rules), tuple(near), f"no policy rule lets it from {here} to {there}")
+        return self._between[here, there]
 
     def _touches(self, machine: str | None, network: str | None, wanted: str) -> bool:
         """Whether a rule's end means anything on a network."""
@@ -209,6 +212,13 @@ class Matrix:
                 seat.machine.router or found == self.topology.gateway(family, path[0].router, seat.interface.network)
             )
         return self._carried[key]
+
+
+def _covers(rule: PolicyRule, source: Seat, target: Seat) -> bool:
+    """Whether a rule means two interfaces, in this direction."""
+    return matches(rule.source, source.machine, source.interface) and matches(
+        rule.target, target.machine, target.interface
+    )
 
 
 def _gateway(seat: Seat, subnets: tuple[object, ...], family: Family) -> Address | None:

@@ -78,8 +78,14 @@ def test_a_rule_for_one_machine_is_tried_on_its_neighbour_too() -> None:
 
 def test_pairs_that_no_rule_comes_near_are_not_asked_its_ports() -> None:
     plan = with_policy("from: a, to: bob, ports: tcp/8000")
-    assert "tcp/8000" not in between(plan, "bob", "alice")
+    assert "tcp/8000" not in between(plan, "other", "alice")
     assert "tcp/8000" not in between(plan, "other", "bob")
+
+
+def test_the_port_of_a_rule_is_closed_in_the_other_direction() -> None:
+    assert between(with_policy("from: a, to: bob, ports: tcp/8000-8010"), "bob", "alice")["tcp/8000"] == "deny"
+    both = with_policy("from: a, to: bob, ports: tcp/8000", "from: bob, to: a, ports: tcp/8000")
+    assert between(both, "bob", "alice")["tcp/8000"] == "pass"
 
 
 def test_the_first_rule_that_covers_a_flow_decides() -> None:
