@@ -4,7 +4,6 @@ The functions a caller needs are here; the modules below are how they work.
 """
 
 from labctl.images.api import (
-    box,
     build,
     import_file,
     list_boxes,
@@ -18,17 +17,15 @@ from labctl.images.api import (
 )
 from labctl.images.boxes.model import BoxFile
 from labctl.images.host_tools import Missing, missing, missing_for_boxes
-from labctl.images.model import Box, Image, ImageStatus
+from labctl.images.model import Image, ImageStatus
 from labctl.images.stock import Stock, stock
 
 __all__ = [
-    "Box",
     "BoxFile",
     "Image",
     "ImageStatus",
     "Missing",
     "Stock",
-    "box",
     "build",
     "import_file",
     "list_boxes",

@@ -14,7 +14,7 @@ from labctl.images.boxes.model import FILE as BOX_FILE
 from labctl.images.boxes.model import PROVIDERS as BOX_PROVIDERS
 from labctl.images.boxes.model import SOURCE as BOX_SOURCE
 from labctl.images.boxes.model import BoxFile, box_file
-from labctl.images.model import Box, Download, Entry, Image, ImageStatus, Recipe
+from labctl.images.model import Download, Entry, Image, ImageStatus, Recipe
 from labctl.images.pinning import BUNDLED
 from labctl.images.store import Store, Stored
 
@@ -50,7 +50,7 @@ def resolve_box(
     listener: Listener = ignore,
     runner: Runner | None = None,
 ) -> BoxFile:
-    """The Vagrant box of the image ``name`` with ``packages`` in it, from the cache, or made now.
+    """The Vagrant box of the image ``name`` with ``packages`` in it, from the cache, or made or fetched now.
 
     provider: ``virtualbox`` or ``libvirt``. Raises ImageError, HostError, BusyError, and SpecError for a wrong
     catalogue.
@@ -151,12 +151,6 @@ def list_images() -> tuple[ImageStatus, ...]:
     return tuple(
         _status(entry, stored.get(name, [])) for part in (entries, own) for name, entry in sorted(part.items())
     )
-
-
-def box(name: str, provider: str) -> Box | None:
-    """The Vagrant box that the catalogue names for an image and a provider; None where it names none."""
-    entry = catalogue.load().get(name)
-    return entry.boxes.get(provider) if entry else None
 
 
 def _workshop(listener: Listener, runner: Runner | None) -> Workshop:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from labctl.errors import ImageError
 from labctl.host.folders import state_root
-from labctl.images.model import Box, Download, Entry, Recipe
+from labctl.images.model import Download, Entry, Recipe
 from labctl.spec.nodes import plain
 from labctl.spec.problems import Finding, Keys, SpecError, listed, nearest, quoted
 
@@ -24,8 +24,6 @@ PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
 _RELEASE = re.compile(r"[a-z][a-z0-9]{1,31}")
 _ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_BOX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
-_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+-]{0,63}")
 _LINE = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
 
 
@@ -119,7 +117,7 @@ class _Checker:
         if not NAME.fullmatch(name):
             self._note(keys, f"{quoted(name)} cannot be an image's name", "small letters, digits, . _ -", on_key=True)
         body = self._map(value, keys, ("description", "user", "qemu", *BOX_PROVIDERS))
-        boxes = {p: self._box(body[p], (*keys, p)) for p in BOX_PROVIDERS if p in body}
+        boxes = {p: self._download(body[p], (*keys, p)) for p in BOX_PROVIDERS if p in body}
         return Entry(
             name,
             description=self._text(body, keys, "description", _LINE, "one line of text"),
@@ -132,12 +130,14 @@ class _Checker:
         if isinstance(value, dict) and "recipe" in value:
             self._map(value, keys, ("recipe",))
             return self._recipe(value["recipe"], (*keys, "recipe"))
-        body = self._map(value, keys, ("recipe", "url", "sha256"))
-        if not isinstance(value, dict):
-            return None
+        return self._download(value, keys, "a recipe, or ")
+
+    def _download(self, value: Any, keys: Keys, other: str = "") -> Download:
+        """other: what may stand there instead, for people."""
+        body = self._map(value, keys, (*(("recipe",) if other else ()), "url", "sha256"))
         for wanted in ("url", "sha256"):
-            if wanted not in body:
-                self._note(keys, f"a source needs a recipe, or url and sha256; {wanted} is missing")
+            if isinstance(value, dict) and wanted not in body:
+                self._note(keys, f"a source needs {other}url and sha256; {wanted} is missing")
         url = body.get("url", "")
         if "url" in body and not (isinstance(url, str) and is_url(url)):
             self._note((*keys, "url"), f"{quoted(url)} is no place to fetch from", "http://, https:// or file:///")
@@ -151,19 +151,6 @@ class _Checker:
             packages=self._packages(body, keys),
             release=self._text(body, keys, "release", _RELEASE, "a release's code name"),
             base=self._text(body, keys, "base", NAME, "an image's name"),
-        )
-
-    def _box(self, value: Any, keys: Keys) -> Box:
-        body = self._map(value, keys, ("box", "url", "version", "sha256", "packages"), ("box",))
-        url = body.get("url", "")
-        if url and not (isinstance(url, str) and is_url(url)):
-            self._note((*keys, "url"), f"{quoted(url)} is no place to fetch from", "http://, https:// or file:///")
-        return Box(
-            self._text(body, keys, "box", _BOX, "a box's name, such as debian/bookworm64"),
-            url=str(url),
-            version=self._text(body, keys, "version", _VERSION, "a version as text"),
-            sha256=self._text(body, keys, "sha256", _SHA256, "64 hexadecimal digits, small letters"),
-            packages=self._packages(body, keys),
         )
 
     def _packages(self, body: Mapping[str, Any], keys: Keys) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A disk image by URL; sha256 is that of the file as it is downloaded."""
+    """A disk image or a Vagrant box by URL; sha256 is that of the file as it is downloaded."""
 
     url: str
     sha256: str
@@ -55,25 +55,17 @@ Source = Recipe | Download | Imported
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
-    """A Vagrant box by name. url and sha256 where its file is known; packages are installed by the guest itself."""
-
-    name: str
-    url: str = ""
-    version: str = ""
-    sha256: str = ""
-    packages: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Entry:
-    """An image by name with its sources. qemu: None where it has none; boxes: by provider."""
+    """An image by name with its sources. qemu: None where it has none.
+
+    boxes: by provider of Vagrant, where a box is fetched instead of made of the image for qemu.
+    """
 
     name: str
     description: str = ""
     user: str = "root"
     qemu: Recipe | Download | None = None
-    boxes: Mapping[str, Box] = field(default_factory=dict)
+    boxes: Mapping[str, Download] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

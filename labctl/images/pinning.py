@@ -63,6 +63,12 @@ def cached(name: str, packages: Sequence[str], provider: str, listener: Listener
     if provider not in BOX_PROVIDERS:
         found = workshop.cached(name, tuple(sorted(set(packages))))
         return _pin(found, packages) if found else None
+    source = _fetched_box(name, provider)
+    if source is not None:
+        from labctl.images.boxes.workshop import fetched_key
+
+        found = workshop.store.find(name, fetched_key(provider, source), listener)
+        return _pin(found, ()) if found and not packages else None
     from labctl.images.boxes import guest
 
     made_of = workshop.cached(name, tuple(sorted({*packages, *guest.PACKAGES})))
@@ -101,7 +107,7 @@ def find(wanted: Pin, provider: str) -> Stored | None:
     entries = [stored for stored in store.entries(wanted.image) if (BOX_FILE in stored.files) == is_box]
     entries.sort(key=lambda stored: stored.source == BUNDLED)
     for stored in entries:
-        made_from = stored.details.get("sha256") if stored.source in _MADE_OF_A_FILE else None
+        made_from = _origin(stored).get("sha256")
         is_it = digest(stored) == wanted.digest or (bool(wanted.sha256) and made_from == wanted.sha256)
         if is_it and not stored.damage():
             return stored
@@ -110,14 +116,13 @@ def find(wanted: Pin, provider: str) -> Stored | None:
 
 def can_be_fetched(wanted: Pin, provider: str) -> bool:
     """Whether the catalogue names a download with this pin's digest, so that fetching it gives what is pinned."""
-    entry = catalogue.load().get(wanted.image)
-    source = entry.qemu if entry else None
-    return (
-        provider not in BOX_PROVIDERS
-        and not wanted.packages
-        and isinstance(source, Download)
-        and source.sha256 == wanted.sha256
-    )
+    source: object
+    if provider in BOX_PROVIDERS:
+        source = _fetched_box(wanted.image, provider)
+    else:
+        entry = catalogue.load().get(wanted.image)
+        source = entry.qemu if entry else None
+    return not wanted.packages and isinstance(source, Download) and source.sha256 == wanted.sha256
 
 
 def differences(wanted: Pin, found: Pin) -> tuple[str, ...]:
@@ -155,14 +160,25 @@ def versions(stored: Stored) -> Mapping[str, str]:
 
 
 def _pin(stored: Stored, packages: Sequence[str]) -> Pin:
-    from_file = stored.details if stored.source in _MADE_OF_A_FILE else {}
+    origin = _origin(stored)
     return Pin(
         stored.name,
         digest(stored),
         tuple(sorted(set(packages))),
-        str(from_file.get("url", "")),
-        str(from_file.get("sha256", "")),
+        str(origin.get("url", "")),
+        str(origin.get("sha256", "")),
     )
+
+
+def _origin(stored: Stored) -> Mapping[str, object]:
+    """What an entry says of the file that it was made from, where it was made from one."""
+    return stored.details if stored.source in (*_MADE_OF_A_FILE, BOX_SOURCE) else {}
+
+
+def _fetched_box(name: str, provider: str) -> Download | None:
+    """The box that the catalogue has a URL for, instead of one that labctl makes."""
+    entry = catalogue.load().get(name)
+    return entry.boxes.get(provider) if entry else None
 
 
 def _with_digest(store: Store, name: str, wanted: str) -> Iterator[Stored]:

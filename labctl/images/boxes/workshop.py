@@ -1,4 +1,4 @@
-"""Makes boxes out of images, each once, whoever asks and however often; they are entries of the images' store."""
+"""Makes boxes out of images and fetches those that have a URL, each once; they are entries of the images' store."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from labctl.errors import ImageError
 from labctl.events import Event
-from labctl.images import catalogue, host_tools, workshop
+from labctl.images import catalogue, fetch, host_tools, workshop
 from labctl.images.boxes import disk, guest, pack
 from labctl.images.boxes.model import FILE, METHOD, PROVIDERS, SOURCE, USER, BoxFile, box_file, box_name, version
-from labctl.images.model import Recipe
+from labctl.images.model import Download, Recipe
 from labctl.images.store import DISK, Stored
 
 
@@ -19,13 +19,21 @@ class BoxWorkshop(workshop.Workshop):
     """The images' workshop, which makes boxes too."""
 
     def box(self, name: str, packages: tuple[str, ...], provider: str) -> BoxFile:
-        """The box of an image with packages in it, made where it is missing. packages: sorted names.
+        """The box of an image with packages in it, made or fetched where it is missing. packages: sorted names.
 
         Raises ImageError, HostError, BusyError, SpecError.
         """
         if provider not in PROVIDERS:
             raise ImageError(f"there are no boxes for {provider}", hint=f"There are for {' and '.join(PROVIDERS)}.")
         entries = catalogue.load()
+        source = entries[name].boxes.get(provider) if name in entries else None
+        if source is not None:
+            if packages:
+                raise ImageError(
+                    f"packages cannot be put into the box {name}: it comes from {source.url} as it is",
+                    hint="Take an image with a recipe, or install them in a shell step.",
+                )
+            return box_file(self._fetched(name, provider, source))
         if name not in entries or not isinstance(entries[name].qemu, Recipe):
             if not self.store.entries(name):
                 catalogue.find(name, entries)
@@ -39,6 +47,20 @@ class BoxWorkshop(workshop.Workshop):
         key = hashlib.sha256("\n".join(("box", tool_digest(), image.digest, provider)).encode()).hexdigest()
         what = f"making a Vagrant box for {provider}"
         return box_file(self._once(name, key, what, lambda: self._box(image, key, packages, provider)))
+
+    def _fetched(self, name: str, provider: str, source: Download) -> Stored:
+        """The box behind a URL. What is there under its digest is not fetched again."""
+        key = fetched_key(provider, source)
+
+        def make() -> Stored:
+            with self.store.draft(name) as draft:
+                fetch.fetch(source.url, source.sha256, draft / FILE, name=name, listener=self.listener)
+                now, origin = time.time(), {"url": source.url, "sha256": source.sha256}
+                details = {"box": box_name(name, ()), "image": "", "packages": [], "provider": provider, **origin}
+                details["version"] = version(now)
+                return self.store.keep(draft, Stored(Path(), name, key, SOURCE, now, USER, details=details))
+
+        return self._once(name, key, f"fetching {source.url}", make)
 
     def _box(self, image: Stored, key: str, packages: tuple[str, ...], provider: str) -> Stored:
         host_tools.require_for_boxes()
@@ -62,6 +84,11 @@ class BoxWorkshop(workshop.Workshop):
             }
             new = Stored(Path(), image.name, key, SOURCE, time.time(), USER, details=details)
             return self.store.keep(draft, new)
+
+
+def fetched_key(provider: str, source: Download) -> str:
+    """What the store calls a box that was fetched."""
+    return hashlib.sha256("\n".join(("fetched box", provider, source.sha256)).encode()).hexdigest()
 
 
 def tool_digest() -> str:

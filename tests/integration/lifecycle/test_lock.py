@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labctl.errors import LabctlError, UsageError
+from labctl.errors import ImageError, LabctlError, UsageError
 from labctl.events import Event
 from labctl.host.folders import state_root
 from labctl.images import store
@@ -259,6 +259,80 @@ def test_a_download_whose_catalogue_entry_moved_is_refused_before_it_is_fetched(
         converge.up(draft(lab), only_locked=True)
     assert f"expected sha256 {sha256} of file://" in caught.value.details
     assert not list((tmp_path / "cache").glob("images/own-*"))
+
+
+# --- boxes that come from a URL ---
+
+
+@pytest.fixture
+def boxed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A lab whose image is a VirtualBox box behind a URL, and the box's file."""
+    monkeypatch.setitem(PROVIDERS, "fake", dataclasses.replace(PROVIDERS["fake"], images="virtualbox"))
+    file = tmp_path / "appliance.box"
+    file.write_bytes(b"a box")
+    catalogue_of(file)
+    folder = tmp_path / "boxed"
+    folder.mkdir()
+    (folder / "lab.yaml").write_text(
+        "version: 1\nname: boxed\nnetworks: {n: {subnet: 10.1.0.0/24}}\n"
+        "machines: {m: {image: appliance, networks: {n: auto}}}\n"
+    )
+    return folder, file
+
+
+def catalogue_of(file: Path, sha256: str = "") -> None:
+    facts = f'url: "{file.as_uri()}", sha256: "{sha256 or digest(file)}"'
+    state_root().mkdir(parents=True, exist_ok=True)
+    (state_root() / "images.yaml").write_text(f"version: 1\nimages:\n  appliance: {{virtualbox: {{{facts}}}}}\n")
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_box_behind_a_url_is_fetched_once_pinned_and_fetched_again(
+    boxed: tuple[Path, Path], tmp_path: Path, jobs: list[Job]
+) -> None:
+    lab, file = boxed
+    pin = pins.lock(draft(lab)).pins[0]
+    assert (pin.digest, pin.sha256, pin.url) == (digest(file), digest(file), file.as_uri())
+    content = file.read_bytes()
+    file.unlink()
+    converge.up(draft(lab), only_locked=True)  # it is in the cache
+    image = jobs[0].images["m"]
+    assert (image.digest, image.disk.read_bytes(), image.user) == (pin.digest, content, "vagrant")
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    file.write_bytes(content)
+    assert [s.state for s in pins.check(draft(lab))] == ["not here"]
+    converge.up(locate.draft(lab, provider="fake", instance="second"), only_locked=True)
+    assert [s.state for s in pins.check(draft(lab))] == ["locked"]
+
+
+def test_a_box_with_another_digest_stops_before_anything_runs(
+    boxed: tuple[Path, Path], tmp_path: Path, jobs: list[Job]
+) -> None:
+    lab, file = boxed
+    pins.lock(draft(lab))
+    (tmp_path / "cache").rename(tmp_path / "elsewhere")
+    pinned = digest(file)
+    file.write_bytes(b"another box")
+    for only_locked in (True, False):
+        with pytest.raises(ImageError, match="is not what was asked for"):
+            converge.up(draft(lab), only_locked=only_locked)
+    catalogue_of(file)  # somebody has simply replaced the digest there
+    with pytest.raises(LabctlError) as caught:
+        converge.up(draft(lab), only_locked=True)
+    assert f"expected sha256 {pinned} of file://" in caught.value.details
+    assert jobs == []
+    assert not list((tmp_path / "cache").glob("images/appliance-*"))
+
+
+def test_packages_cannot_be_put_into_a_box_from_elsewhere(boxed: tuple[Path, Path]) -> None:
+    lab, _ = boxed
+    spec = (lab / "lab.yaml").read_text()
+    (lab / "lab.yaml").write_text(spec.replace("image: appliance", "image: appliance, provision: [{packages: [curl]}]"))
+    with pytest.raises(ImageError, match="packages cannot be put into the box appliance"):
+        converge.up(draft(lab))
 
 
 def test_the_command_line_locks_checks_and_refuses(lab: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from labctl.errors import ImageError
 from labctl.images import catalogue
-from labctl.images.model import Box, Download, Recipe
+from labctl.images.model import Download, Recipe
 from labctl.spec.problems import SpecError
 
 pytestmark = pytest.mark.unit
@@ -40,7 +40,6 @@ def test_what_ships() -> None:
     assert isinstance(attacker, Recipe)
     assert attacker.base == "debian-12"
     assert {"nmap", "tcpdump", "hydra", "curl", "netcat-openbsd", "python3"} <= {*attacker.packages}
-    assert all(entry.boxes.keys() == {"virtualbox", "libvirt"} for entry in entries.values())
 
 
 def test_every_form_of_source(tmp_path: Path) -> None:
@@ -53,15 +52,13 @@ images:
     description: from a file server
     user: debian
     qemu: {{url: "https://files.example/d.qcow2", sha256: {SHA}}}
-    virtualbox: {{box: team/deb, version: "1.2", url: "https://files.example/d.box", sha256: {SHA}, packages: [curl]}}
+    virtualbox: {{url: "https://files.example/d.box", sha256: {SHA}}}
   built: {{qemu: {{recipe: {{release: bookworm, packages: [a2ps, libstdc++6]}}}}}}
 """,
     )
     assert entries["pulled"].qemu == Download("https://files.example/d.qcow2", SHA)
     assert entries["pulled"].user == "debian"
-    assert entries["pulled"].boxes["virtualbox"] == Box(
-        "team/deb", "https://files.example/d.box", "1.2", SHA, ("curl",)
-    )
+    assert entries["pulled"].boxes == {"virtualbox": Download("https://files.example/d.box", SHA)}
     assert entries["built"].qemu == Recipe(("a2ps", "libstdc++6"), release="bookworm")
 
 
@@ -79,7 +76,7 @@ images:
         ("    qemu: {recipe: {release: bookworm, packages: curl}}\n", "must be a list"),
         ("    qemu: {recipe: {release: bookworm, packages: ['$(id)', -oX]}}\n", "cannot be a package's name"),
         ("    qemu: []\n", "this must be a map"),
-        ("    virtualbox: {url: 'https://x/y'}\n", "the key box is missing"),
+        ("    virtualbox: {url: 'https://x/y'}\n", "a source needs url and sha256; sha256 is missing"),
         ("    user: 'a b'\n", "an account's name"),
         ("    description: [1]\n", "one line of text"),
         ("    qemu: {}\n    qemu: {}\n", "qemu"),
