@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support import images
 from tests.support.command import Labctl
+from tests.support.libvirt import libvirtd
 from tests.support.surroundings import surroundings
 
 
@@ -27,6 +29,16 @@ def labctl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labctl]:
         yield command
         command.destroy_all()
     assert command.processes() == []
+
+
+@pytest.fixture
+def libvirt_host(labctl: Labctl, tmp_path: Path) -> Iterator[Labctl]:
+    """labctl on a host with libvirt, and with a Vagrant that shares nothing with the user's."""
+    assert labctl.host is not None
+    with libvirtd(labctl.host, tmp_path / "libvirt"):
+        command = replace(labctl, variables={"VAGRANT_HOME": str(tmp_path / "vagrant")})
+        yield command
+        command.destroy_all()  # while there is a daemon to ask
 
 
 @pytest.fixture

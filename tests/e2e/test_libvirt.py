@@ -5,17 +5,16 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from tests.support.command import Labctl
-from tests.support.libvirt import libvirtd
+from tests.support.reports import verdicts
 
 pytestmark = [pytest.mark.e2e, pytest.mark.engines, pytest.mark.timeout(900)]
 
@@ -38,16 +37,6 @@ machines:
 secrets: {word: {kind: password}}
 providers: {libvirt: {driver: qemu}}
 """
-
-
-@pytest.fixture
-def host(labctl: Labctl, tmp_path: Path) -> Iterator[Labctl]:
-    """labctl on a host with libvirt, and with a Vagrant that shares nothing with the user's."""
-    assert labctl.host is not None
-    with libvirtd(labctl.host, tmp_path / "libvirt"):
-        command = replace(labctl, variables={"VAGRANT_HOME": str(tmp_path / "vagrant")})
-        yield command
-        command.destroy_all()  # while there is a daemon to ask
 
 
 def there(host: Labctl) -> dict[str, list[str]]:
@@ -88,14 +77,6 @@ def wait_for(happened: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def verdicts(report: dict[str, Any]) -> set[tuple[object, ...]]:
-    """What was found of every flow that begins on a network of the lab: the management path is each engine's own."""
-    keys = ("source", "source_device", "target", "target_device", "family", "protocol", "port", "expected", "verdict")
-    flows = (flow for flow in report["flows"] if "mgmt" not in (flow["source_device"], flow["target_device"]))
-    # the ports of labctl's own canaries are other ones each time
-    return {tuple(flow[key] for key in keys if key != "port" or flow["target"] != "host") for flow in flows}
-
-
 def killed_when(host: Labctl, happened: Callable[[], bool], *arguments: str | Path) -> None:
     """Kill a command at a moment. What it started must end with it."""
     with host.start(*arguments) as command:
@@ -107,7 +88,25 @@ def killed_when(host: Labctl, happened: Callable[[], bool], *arguments: str | Pa
     assert not alive, "Vagrant works on without labctl"
 
 
-def test_a_lab_on_libvirt_lives_a_whole_life(host: Labctl, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_dmz_has_the_same_verdicts_on_libvirt_and_on_qemu(
+    libvirt_host: Labctl, shipped: Callable[[str], Path]
+) -> None:
+    lab, host = shipped("dmz"), libvirt_host
+    for provider in ("libvirt", "qemu"):
+        replace(host, host=None).run("image", "prepare", lab, "--provider", provider)
+    host.run("up", lab, "--provider", "libvirt")
+    report = host.json("verify", lab)
+    assert Counter(flow["verdict"] for flow in report["flows"]).keys() == {"PASS"}, report
+    beside = ("--instance", "beside")
+    host.run("up", lab, "--provider", "qemu", *beside)
+    assert verdicts(host.json("verify", lab, *beside)) == verdicts(report)
+    host.run("destroy", lab, "--yes", *beside)
+    host.run("destroy", lab, "--yes")
+
+
+def test_a_lab_on_libvirt_lives_a_whole_life(libvirt_host: Labctl, tmp_path: Path) -> None:
+    host = libvirt_host
     lab = host.home / "twonets"
     lab.mkdir()
     (lab / "lab.yaml").write_text(LAB)

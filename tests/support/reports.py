@@ -1,9 +1,10 @@
-"""Reports of labs that do not run: the real judge, over answers that a test makes up."""
+"""Reports of labs that do not run: the real judge, over answers that a test makes up. And what those of labs say."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from labctl.plan.model import LabPlan
 from labctl.verify.agenda import Agenda, Cell, Surroundings, agenda
@@ -74,3 +75,11 @@ def _devices(plan: LabPlan, name: str) -> list[str]:
 def _host_controls(todo: Agenda) -> dict[object, Control]:
     doors = {cell.door for cell in todo.cells if not cell.flow.target_device}
     return {door: Control("target", True, "host", f"{door.owner} answered the host itself") for door in doors}
+
+
+def verdicts(report: Mapping[str, Any]) -> set[tuple[object, ...]]:
+    """What was found of every flow that begins on a network of the lab: the management path is each engine's own."""
+    keys = ("source", "source_device", "target", "target_device", "family", "protocol", "port", "expected", "verdict")
+    flows = (flow for flow in report["flows"] if "mgmt" not in (flow["source_device"], flow["target_device"]))
+    # the ports of labctl's own canaries are other ones each time
+    return {tuple(flow[key] for key in keys if key != "port" or flow["target"] != "host") for flow in flows}

@@ -30,6 +30,30 @@ _ENVIRONMENT = {
 }
 
 
+# VirtualBox's status codes are listed in its iprt/err.h and VBox/err.h, Vagrant's words in its locales/en.yml.
+_HINTS = (
+    (
+        r"VERR_VMX_IN_VMX_ROOT_MODE|VERR_SVM_IN_USE",
+        "Another hypervisor has VT-x or AMD-V: end its machines, or unload it (modprobe -r kvm_intel kvm_amd).",
+    ),
+    (
+        r"VERR_VMX_MSR_ALL_VMX_DISABLED|VERR_VMX_MSR_VMX_DISABLED|VERR_SVM_DISABLED|VERR_VMX_NO_VMX|VERR_SVM_NO_SVM",
+        "Switch VT-x or AMD-V on in the firmware; inside a virtual machine, switch on nested virtualisation.",
+    ),
+    (r"VERR_NEM_", "Hyper-V has the processor. Switch it off: bcdedit /set hypervisorlaunchtype off, then restart."),
+    (
+        r"VERR_VM_DRIVER_NOT_INSTALLED|rc=-1908",
+        "VirtualBox's kernel driver is not loaded: sudo /sbin/vboxconfig, or apt install virtualbox-dkms.",
+    ),
+    (
+        r"[Bb]ox '[^']*' could not be found|couldn't open file|could not be found or\s+could not be accessed",
+        "There is no such box. An image of labctl's own is one that labctl makes: labctl image list. A box by URL goes "
+        "into your images.yaml.",
+    ),
+    (r"VirtualBox (installed )?that is not supported|[Nn]o usable default provider", "labctl doctor says more."),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """A line of ``--machine-readable`` output. target is a machine's name or empty."""
@@ -128,7 +152,12 @@ def _failure(machine: str, verb: str, result: Result, words: Sequence[str]) -> P
     said = result.stderr.decode(errors="replace").splitlines()
     told = [line for line in said if line.strip() and not _BACKTRACE.match(line)]  # a plug-in that crashed
     details = "\n".join(told[-_LAST_LINES:] or words)
-    return ProviderError(f"vagrant {verb} {machine} failed", details=details)
+    return ProviderError(f"vagrant {verb} {machine} failed", details=details, hint=_hint(details))
+
+
+def _hint(words: str) -> str:
+    """What helps where an engine's words are known, else ``""``."""
+    return next((hint for pattern, hint in _HINTS if re.search(pattern, words)), "")
 
 
 def _texts(message: str, machine: str) -> Iterator[str]:

@@ -39,6 +39,8 @@ def virtualbox() -> tuple[Lack, ...]:
             )
     if sys.platform == "linux":
         lacks += linux_lacks(Path("/dev/vboxdrv"), Path("/proc/cpuinfo"))
+    elif sys.platform == "win32":
+        lacks += windows_lacks(runner)
     return tuple(lacks)
 
 
@@ -141,6 +143,15 @@ def linux_lacks(driver: Path, cpuinfo: Path) -> list[Lack]:
             )
         )
     return lacks
+
+
+def windows_lacks(runner: Runner) -> list[Lack]:
+    """Whether another hypervisor has the processor: VirtualBox runs on top of Hyper-V then, slowly where it does."""
+    question = "(Get-CimInstance Win32_ComputerSystem).HypervisorPresent"
+    if _said(runner, "powershell", "-NoProfile", "-Command", question).strip() != b"True":
+        return []
+    remedy = "bcdedit /set hypervisorlaunchtype off, switch off memory integrity, and restart"
+    return [Lack("Hyper-V is on, which makes VirtualBox slow or keeps it from starting machines", remedy, fatal=False)]
 
 
 def _vboxmanage() -> str:

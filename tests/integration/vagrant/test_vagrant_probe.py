@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from labctl.host.runner import Runner
 from labctl.providers.base import Lack
 from labctl.providers.vagrant import BACKENDS, probe
 
@@ -116,6 +117,15 @@ def test_a_linux_host_needs_the_driver_and_the_processors_help(tmp_path: Path) -
     driver.touch()
     cpuinfo.write_text("flags\t\t: fpu svm sse2\n")
     assert probe.linux_lacks(driver, cpuinfo) == []
+
+
+@pytest.mark.parametrize(("answer", "lacks"), [("True", 1), ("False", 0)])
+def test_windows_is_asked_for_another_hypervisor(
+    answer: str, lacks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(tmp_path, monkeypatch, powershell=f"*HypervisorPresent) echo {answer} ;;")
+    found = probe.windows_lacks(Runner())
+    assert [lack.fatal for lack in found] == [False] * lacks
 
 
 def test_the_real_host_is_asked_in_seconds() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labctl.providers.vagrant.command import Said, _texts
+from labctl.providers.vagrant.command import Said, _hint, _texts
 from labctl.providers.vagrant.virsh import DomainNic, read_domain, read_network
 
 pytestmark = pytest.mark.unit
@@ -23,6 +23,21 @@ def test_other_lines_are_no_messages(line: str) -> None:
 def test_messages_lose_the_name_of_their_machine_and_control_characters() -> None:
     assert list(_texts("==> web: Booting VM...\n    web: \x1b[32mdone\x07\n\n", "web")) == ["Booting VM...", "[32mdone"]
     assert list(_texts("other: text", "web")) == ["other: text"]
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("VT-x is disabled in the BIOS for all CPU modes (VERR_VMX_MSR_ALL_VMX_DISABLED)", "in the firmware"),
+        ("can't operate in VMX root mode (VERR_VMX_IN_VMX_ROOT_MODE)", "Another hypervisor"),
+        ("WHvCapabilityCodeHypervisorPresent is FALSE! (VERR_NEM_NOT_AVAILABLE)", "bcdedit"),
+        ("The box 'nobody/nothing' could not be found or\ncould not be accessed", "There is no such box"),
+        ("something else went wrong", ""),
+    ],
+)
+def test_known_words_of_an_engine_come_with_what_helps(words: str, hint: str) -> None:
+    assert hint in _hint(words)
+    assert bool(_hint(words)) == bool(hint)
 
 
 DOMAIN = """
