@@ -2,7 +2,8 @@
 
 What is expected comes from the policy itself and not from the firewall rules compiled from it, so that a mistake there
 shows up as a wrong answer of the lab. From every interface with an address (a probe is bound to it) to every address of
-every other machine, in each family: one ICMP echo, TCP to port 22 and UDP to port 9, the target's declared services,
+every other machine, in each family: one ICMP echo, TCP to port 22 (9 where no router is asked) and UDP to port 9, the
+target's declared services,
 and the edges of every policy rule that covers the pair: first port, last port, and the ones before and after, which
 must not pass unless another rule lets them. The first port of a rule for the other direction must not pass either.
 
@@ -21,9 +22,10 @@ from labctl.plan.policy import matches
 from labctl.plan.topology import FAMILIES, Family, Topology
 from labctl.spec.model import PolicyRule
 
-_SSH = 22
-_TCP_PORTS = (_SSH,)  # guests have it
-_UDP_PORTS = (9,)  # discard: nobody answers there, so a probe needs a listener of the verifier
+_SSH = 22  # guests have it, and it is what a careless rule opens first
+# Nobody answers there, so a probe needs a listener of the verifier. Where no rule looks at ports, TCP is tried there:
+# an SSH server starts a program for each connection, which takes an emulated guest half a second.
+_DISCARD = 9
 _DNS = 53
 TFTP_PORT = 69  # of the server that user-mode networking has at its gateway; QEMU's answers with restrict=on, too
 _LAST_PORT = 65535
@@ -232,16 +234,20 @@ def _gateway(seat: Seat, subnets: tuple[object, ...], family: Family) -> Address
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A seat as others try to reach it: its address as text by family, and what is tried on every way to it."""
+    """A seat as others try to reach it: its address as text by family, and what is tried on every way to it.
+
+    plain: where no rule is asked. ruled: where rules decide, beside their own ports.
+    """
 
     seat: Seat
     address: Mapping[Family, str]
     plain: tuple[tuple[FlowProtocol, int], ...]
+    ruled: tuple[tuple[FlowProtocol, int], ...]
 
     @classmethod
     def of(cls, seat: Seat) -> _Target:
         texts = {a.version: str(a) for a in seat.interface.addresses()}
-        return cls(seat, texts, _plain(seat.machine))
+        return cls(seat, texts, _plain(seat.machine, _DISCARD), _plain(seat.machine, _SSH))
 
 
 def expected_flows(plan: LabPlan) -> tuple[Flow, ...]:
@@ -260,11 +266,9 @@ def expected_flows(plan: LabPlan) -> tuple[Flow, ...]:
     return tuple(flows)
 
 
-def _plain(machine: MachinePlan) -> tuple[tuple[FlowProtocol, int], ...]:
-    """The ports that everybody tries, and those that the machine declares to serve."""
-    tried: dict[tuple[FlowProtocol, int], None] = {("icmp", 0): None}
-    tried |= {("tcp", port): None for port in _TCP_PORTS}
-    tried |= {("udp", port): None for port in _UDP_PORTS}
+def _plain(machine: MachinePlan, port: int) -> tuple[tuple[FlowProtocol, int], ...]:
+    """What everybody tries, TCP at this port, and the ports that the machine declares to serve."""
+    tried: dict[tuple[FlowProtocol, int], None] = {("icmp", 0): None, ("tcp", port): None, ("udp", _DISCARD): None}
     for service in machine.services:
         if service.protocol in ("tcp", "udp"):
             tried[service.protocol, service.first] = None
@@ -276,7 +280,7 @@ def _between(matrix: Matrix, source: Seat, target: _Target) -> Iterator[Flow]:
         pair = matrix.pair(source, target.seat, family)
         if pair is None:
             continue
-        tried = target.plain if pair.settled is not None else dict.fromkeys((*target.plain, *pair.edges()))
+        tried = target.plain if pair.settled is not None else dict.fromkeys((*target.ruled, *pair.edges()))
         for protocol, port in tried:
             answer = pair.answer(protocol, port)
             yield Flow(
@@ -329,4 +333,4 @@ def _from_management(plan: LabPlan, machine: MachinePlan, others: Sequence[_Targ
     first = {target.seat.machine.name: target for target in reversed(others) if 4 in target.address}
     for name in dict.fromkeys(target.seat.machine.name for target in others if 4 in target.address):
         interface = first[name].seat.interface.device
-        yield Flow(machine.name, device, name, interface, 4, "tcp", _SSH, "deny", first[name].address[4], why=why)
+        yield Flow(machine.name, device, name, interface, 4, "tcp", _DISCARD, "deny", first[name].address[4], why=why)

@@ -18,7 +18,7 @@ from labctl.providers.base import ExecResult, UnfinishedError
 
 ANSWER_SECONDS = 20.0
 _CHUNK = 192 << 10
-_POLL_FIRST, _POLL_LAST = 0.02, 0.25
+_POLL_FIRST, _POLL_LAST = 0.02, 0.4
 
 
 class GuestAgent(ABC):

@@ -22,12 +22,14 @@ from labctl.plan.model import Address, LabPlan
 from labctl.plan.policy import matches
 from labctl.spec.model import PolicyRule
 from labctl.verify import frames
+from labctl.verify.ears_filter import ears_filter
 
 Trick = Literal[
     "plain", "forged-mac", "vlan", "router-advertisement", "unicast", "spoofed-source", "source-port", "relay"
 ]
 
 _MOST_ASKED = 24  # addresses that one NIC asks for
+_ASKERS = 3  # NICs of one wire that ask the same question
 _UNICASTS = 3  # peers to each of which a NIC sends a frame for it alone
 _MOST_PACKETS = 16  # packets with a favoured source that one NIC sends
 _RELAYED: tuple[tuple[Literal["tcp", "udp"], int], ...] = (("tcp", 80), ("udp", 9))
@@ -106,6 +108,11 @@ class Errands:
             (one.nic.device, one.frame) for one in self.sent if one.nic.machine == machine and one.trick == "plain"
         )
 
+    def filters(self, machine: str) -> tuple[tuple[str, bytes], ...]:
+        """What a machine's ears are to leave out: device, filter of the kernel's."""
+        mine = (nic for nic in self.nics if nic.machine == machine)
+        return tuple((nic.device, ears_filter(o.mac for o in self.nics if o.wire == nic.wire)) for nic in mine)
+
     def batch(self, machine: str) -> tuple[tuple[str, bytes], ...]:
         """What a machine sends beside its probes: device, frame."""
         mine = tuple((one.nic.device, one.frame) for one in self.sent if one.nic.machine == machine)
@@ -141,7 +148,9 @@ def errands(plan: LabPlan, host: Iterable[str], nonce: Callable[[], str]) -> Err
     asked = _asked(plan, all_nics, host)
     questions: dict[str, list[tuple[str, bytes]]] = {}
     for nic in all_nics:
-        questions.setdefault(nic.machine, []).extend((nic.device, frame) for frame in _questions(nic, asked))
+        put = enumerate(_questions(nic, asked))
+        mine = ((nic.device, frame) for turn, frame in put if frame and _asks(nic, all_nics, turn))
+        questions.setdefault(nic.machine, []).extend(mine)
     return Errands(all_nics, tuple(sent), {name: tuple(them) for name, them in questions.items()})
 
 
@@ -168,13 +177,25 @@ def _asked(plan: LabPlan, all_nics: tuple[Nic, ...], host: Iterable[str]) -> tup
     return tuple(dict.fromkeys([*own, *members]))[:_MOST_ASKED]
 
 
+def _asks(nic: Nic, all_nics: tuple[Nic, ...], turn: int) -> bool:
+    """Whether it is this NIC's turn to ask a question: each is heard by the whole wire, so a few NICs ask for all.
+
+    One that is kept apart from others is heard by nobody else, so it asks everything.
+    """
+    if nic.isolated:
+        return True
+    members = [other.place for other in all_nics if other.wire == nic.wire and not other.isolated]
+    return (members.index(nic.place) - turn) % len(members) < _ASKERS
+
+
 def _questions(nic: Nic, asked: tuple[Address, ...]) -> Iterator[bytes]:
+    """What can be asked, at the same places for every NIC; empty where it would ask for an address of its own."""
     yield frames.echo_to_all(nic.mac)
     yield frames.router_solicitation(nic.mac)
     for address in asked:
         if address in nic.addresses:
-            continue
-        if isinstance(address, IPv4Address):
+            yield b""
+        elif isinstance(address, IPv4Address):
             four = next((a for a in nic.addresses if isinstance(a, IPv4Address)), IPv4Address("0.0.0.0"))  # noqa: S104 - "nobody": an ARP probe (RFC 5227)
             yield frames.who_has(nic.mac, four, address)
         else:

@@ -61,7 +61,8 @@ class Interview:
         """Open listeners that end after ``seconds``: index of a door to ``open``, ``taken`` or an error."""
         wanted = [(door.family, door.protocol, door.address, door.port) for door in doors]
         if name not in self.deaf:
-            task = ("listen", seconds, token, wanted, self._devices(name), _as_text(self.tasks.first(name)))
+            first, filters = _as_text(self.tasks.first(name)), _as_text(self.tasks.filters(name))
+            task = ("listen", seconds, token, wanted, self._devices(name), first, filters)
             said = self._python(name, _LISTENING, task, _START)
             if said is not None:
                 return answers.opened(said, len(doors))

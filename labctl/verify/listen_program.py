@@ -4,9 +4,11 @@ Like ``probe_program`` this is sent as text, with one call of ``main`` added, an
 two share no code: each is sent alone, and a cold guest takes long to compile what it does not use. Tasks, each of
 which prints one line of JSON:
 
-``("listen", seconds, token, [(family, protocol, address, port), …], [(device, mac), …], [(device, frame), …])``
+``("listen", seconds, token, [(family, protocol, address, port), …], [(device, mac), …], [(device, frame), …],
+[(device, filter), …])``
     Open listeners in a process that stays behind, answers ``token`` and ends by itself; it also hears every frame on
-    the devices. The frames (hexadecimal) are sent once all is open. Prints ``{"opened": [[index, how], …]}``; ``how``
+    the devices that their filter lets through. The frames are sent once all is open; frames and filters are
+    hexadecimal. Prints ``{"opened": [[index, how], …]}``; ``how``
     is ``open``, ``taken`` (somebody listens there already) or an error.
 ``("collect",)``
     Ask the listeners what reached them and end them. Prints ``{"arrived": [nonce, …], "wires": [[what, device, …],
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 MARK = b"labctl-probe-"  # before the nonce in every payload
 NONCE = 16  # hexadecimal digits
 SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC = 263, 1, 1
-SO_RCVBUFFORCE = 33
+SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33
 OUTGOING = 4
 ALL_KINDS = 3
 MOST_FACTS = 4000
@@ -63,7 +65,14 @@ def reason(code: int) -> str:
     return errno.errorcode.get(code, str(code))
 
 
-def listen(seconds: float, token: str, wanted: list[Any], devices: Any = (), first: Any = ()) -> str:
+def listen(
+    seconds: float,
+    token: str,
+    wanted: list[Any],
+    devices: Any = (),
+    first: Any = (),
+    filters: Any = (),
+) -> str:
     """Open what is wanted and leave a process behind that serves it."""
     ask(b"stop")
     streams: Sockets = {}
@@ -80,9 +89,10 @@ def listen(seconds: float, token: str, wanted: list[Any], devices: Any = (), fir
         opened.append(f"[{index},{quoted(how)}]")
     here = names(devices)
     wires: Sockets = {}
-    for device in here.values():
+    chosen = dict(filters)
+    for name, device in here.items():
         try:
-            sock = tap(device)
+            sock = tap(device, bytes.fromhex(chosen.get(name, "")))
         except OSError:
             continue  # it is not there, and nothing comes by it
         wires[sock.fileno()] = sock
@@ -130,8 +140,8 @@ def names(devices: Any) -> dict[str, str]:
     return {device: there.get(mac, device) for device, mac in devices}
 
 
-def tap(device: str) -> socket.socket:
-    """A socket that gets every frame that a device sends or hears, be it for others."""
+def tap(device: str, only: bytes) -> socket.socket:
+    """A socket that gets every frame that a device sends or hears, be it for others. only: a filter, or all of them."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     try:
         sock.setblocking(False)
@@ -139,11 +149,27 @@ def tap(device: str) -> socket.socket:
         index = socket.if_nametoindex(device)
         membership = index.to_bytes(4, sys.byteorder) + PACKET_MR_PROMISC.to_bytes(2, sys.byteorder) + bytes(10)
         sock.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership)
+        if only:
+            attach(sock, only)
         sock.bind((device, ALL_KINDS))
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def attach(sock: socket.socket, only: bytes) -> None:
+    """Let the kernel drop what a filter does not let through; where that fails all is heard, only slower.
+
+    The kernel wants the filter's address (struct sock_fprog), and ``ctypes`` is not in every guest: CPython has the
+    content of bytes behind the head of the object, which is where its ``id`` says.
+    """
+    where = id(only) + bytes.__basicsize__ - 1
+    head = (len(only) // 8).to_bytes(8, sys.byteorder) if sys.byteorder == "little" else b""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, head + where.to_bytes(8, sys.byteorder))
+    except OSError:
+        return
 
 
 def transmit(device: str, frame: str) -> None:

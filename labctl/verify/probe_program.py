@@ -36,6 +36,7 @@ MARK = b"labctl-probe-"  # before the nonce in every payload
 BATCH = 400  # probes at once; a process has 1024 descriptors unless told otherwise
 LULL = 0.75  # seconds without any answer before the missing ones are given up
 RESEND = 0.3  # seconds between two datagrams of one probe: the first is often lost to address resolution
+RESENDS = 3  # of a probe that is not expected to be answered: each may ask a whole network for an address
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTDOWN, errno.ENETDOWN)
 ROUTE_TABLE = 97  # the table and rule of the management gateway, for the time of the probe
 RULE_PRIORITY = 97
@@ -175,9 +176,9 @@ class Connection:
         elif not self.stream:
             self.send()
 
-    def send(self) -> None:
-        """Send the datagram (again)."""
-        if self.stream or self.probe.done:
+    def send(self, impatient: bool = True) -> None:
+        """Send the datagram (again). impatient: also of a probe that is not expected to be answered."""
+        if self.stream or self.probe.done or not (impatient or self.probe.patient):
             return
         try:
             self.sock.send(self.probe.payload)
@@ -242,10 +243,10 @@ class Echo:
             blocked[16:20] = (~(1 << (129 & 31)) & 0xFFFFFFFF).to_bytes(4, sys.byteorder)
             self.sock.setsockopt(socket.IPPROTO_ICMPV6, ICMP6_FILTER, bytes(blocked))
 
-    def send(self) -> None:
-        """Send the echo request (again) of every probe without an answer."""
+    def send(self, impatient: bool = True) -> None:
+        """Send the echo request (again) of every probe without an answer. impatient: as for a connection."""
         for sequence, probe in enumerate(self.probes):
-            if not probe.done:
+            if not probe.done and (impatient or probe.patient):
                 try:
                     self.sock.sendto(
                         echo_request(self.family, self.mark, sequence),
@@ -334,7 +335,7 @@ def run(probes: list[Any], quick: float, patient: float) -> None:
     for fd, channel in waiting.items():
         poll.register(fd, channel.events)
     started = last = look = time.monotonic()
-    resend, news = started + RESEND, Probe.news
+    resend, resent, news = started + RESEND, 0, Probe.news
     while True:
         now = time.monotonic()
         if now >= look:  # not after each answer: the count costs a slow guest more than the wait
@@ -346,8 +347,9 @@ def run(probes: list[Any], quick: float, patient: float) -> None:
                 return
             look = now + 0.05
         if now >= resend:
+            resent += 1
             for channel in waiting.values():
-                channel.send()
+                channel.send(resent <= RESENDS)
             resend = now + RESEND
         for fd, event in poll.poll(max(1, int((look - now) * 1000))):
             channel = waiting[fd]
