@@ -99,6 +99,15 @@ _THROUGH_DUAL = both(
     ),
 )
 
+# What shows nothing when ann hears nobody.
+_THROUGH_ANN = both(
+    flows(trick="relay"),
+    either(
+        flows(source="dual", source_device="eth0", target="fw", target_device="eth2"),
+        flows(source="fw", source_device="eth2", target="dual", target_device="eth0"),
+    ),
+)
+
 LEAKS: tuple[Leak, ...] = (
     # --- the management path ---
     Leak(
@@ -163,9 +172,12 @@ LEAKS: tuple[Leak, ...] = (
         plugged_back,
         evidence=seen("wrong-wire", "ann") | seen("open-wire"),
         fails=either(nic("ann", "eth0", "pass"), frames((ANN, GREEN)), both(ASTRAY, flows(target="ann"))),
-        unsure=both(
-            nic("ann", "eth0", "deny"),
-            lambda flow: not frames((ANN, GREEN))(flow) and not both(ASTRAY, flows(target="ann"))(flow),
+        unsure=either(
+            flows(trick="relay", source="dual", target="fw"),
+            both(
+                nic("ann", "eth0", "deny"),
+                lambda flow: not frames((ANN, GREEN))(flow) and not both(ASTRAY, flows(target="ann"))(flow),
+            ),
         ),
     ),
     Leak(
@@ -178,9 +190,9 @@ LEAKS: tuple[Leak, ...] = (
         # fw knows no way to green but its wire, and dual knows the way back
         fails=either(
             frames((RED, GREEN)),
-            both(ASTRAY, flows(target=("ann", "dual", "fw"))),
+            both(ASTRAY, flows(target=("ann", "dual", "fw")), probe),
             both(flows(source="fw", source_device="eth0", target="dual", target_device="eth1"), probe),
-            flows(source="fw", source_device="eth0", target="ben", target_device="eth2", protocol="udp"),
+            both(flows(source="fw", source_device="eth0", target="ben", target_device="eth2", protocol="udp"), probe),
         ),
     ),
     Leak(
@@ -236,7 +248,7 @@ LEAKS: tuple[Leak, ...] = (
         plugged_back,
         evidence=seen("open-wire"),
         fails=both(nic("ann", "eth0", "pass"), lambda flow: probe(flow) or flow["source"] == "ann"),
-        unsure=both(nic("ann", "eth0", "deny"), lambda flow: flow["protocol"] != "frame"),
+        unsure=both(nic("ann", "eth0", "deny"), lambda flow: flow["protocol"] != "frame" and flow["trick"] != "relay"),
     ),
     Leak(
         "frames copied to another wire",
@@ -409,21 +421,21 @@ LEAKS: tuple[Leak, ...] = (
         "a guest that stands still",
         order("ann", "stop"),
         order("ann", "cont"),
-        unsure=either(flows(source="ann"), flows(target="ann")),
+        unsure=either(flows(source="ann"), flows(target="ann"), _THROUGH_ANN),
         evidence=seen("not-running", "ann", "INCONCLUSIVE"),
     ),
     Leak(
         "a machine whose process was killed",
         killed,
         lambda lab: lab.labctl.run("up", lab.folder),
-        unsure=either(flows(source="ann"), flows(target="ann")),
+        unsure=either(flows(source="ann"), flows(target="ann"), _THROUGH_ANN),
         evidence=seen("not-running", "ann", "INCONCLUSIVE"),
     ),
     Leak(
         "a guest without Python",
         guest("ann", "mv /usr/bin/python3 /usr/bin/python3.true"),
         TRUE_PYTHON,
-        unsure=either(flows(source="ann"), both(flows(target="ann"), blind)),
+        unsure=either(flows(source="ann"), both(flows(target="ann"), blind), _THROUGH_ANN),
     ),
     Leak(
         "a guest that claims silence",
@@ -442,6 +454,6 @@ LEAKS: tuple[Leak, ...] = (
         "a guest that speaks for others",
         false_python('sed s/\\"results\\":./\\&[0,\\"answered\\",\\"\\",1,\\"\\"],/'),
         TRUE_PYTHON,
-        unsure=either(flows(source="ann"), both(flows(target="ann"), heard)),
+        unsure=either(flows(source="ann"), both(flows(target="ann"), heard), _THROUGH_ANN),
     ),
 )

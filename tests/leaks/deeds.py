@@ -86,7 +86,7 @@ def heard(flow: Flow) -> bool:
 
 def blind(flow: Flow) -> bool:
     """Whether nothing shows when the target opens no listener."""
-    return heard(flow) or flow["protocol"] == "udp"
+    return heard(flow) or flow["protocol"] == "udp" or (flow["protocol"], flow["port"]) == ("tcp", 9)
 
 
 def seen(kind: str, machine: str = "", verdict: str = "FAIL") -> frozenset[tuple[str, str, str]]:
