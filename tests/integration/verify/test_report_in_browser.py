@@ -47,7 +47,7 @@ def test_a_link_to_a_cell_opens_it_with_evidence_controls_and_reasons(bad: Path,
     shot = tmp_path / "page.png"
     seen = visit(bad, "#cell=attacker,office-1", home=tmp_path, picture=shot)
     assert seen.console == ()
-    assert "attacker → office-1 ✕ 4 flows" in seen.text
+    assert "attacker → office-1 ✕ 6 flows" in seen.text
     assert f"tcp/22 10.10.10.230 from eth0 to eth0 Expected: deny . Seen: answer ({SAID}) after 4 ms." in seen.text
     assert "Why: no policy rule lets it from outside to lan" in seen.text
     assert "✓ source (peer): attacker reached fw" in seen.text
@@ -126,8 +126,8 @@ def test_clicks_keys_and_links_choose_cells(bad: Path, tmp_path: Path) -> None:
         "office-2 → web✕7 flows",  # right to web, down to fw's, over web's own empty one to office-1's and office-2's
         "#cell=office-2,web",
         "closed",
-        "attacker → office-1✕4 flows",
-        "attacker → everybody✕41 flows",
+        "attacker → office-1✕6 flows",
+        "attacker → everybody✕43 flows",
         "attacker → everybody✕6 flows; 35 that PASS are hidden",
         "#only=1&cell=attacker,*",
         *["closed"] * 4,
