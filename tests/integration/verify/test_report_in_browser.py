@@ -128,7 +128,7 @@ def test_clicks_keys_and_links_choose_cells(bad: Path, tmp_path: Path) -> None:
         "closed",
         "attacker → office-1✕6 flows",
         "attacker → everybody✕43 flows",
-        "attacker → everybody✕6 flows; 35 that PASS are hidden",
+        "attacker → everybody✕6 flows; 37 that PASS are hidden",
         "#only=1&cell=attacker,*",
         *["closed"] * 4,
         "fw → host✕12 flows",
