@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 
 _WORD, _HALF, _BYTE, _BYTE_BEHIND, _HEADER = 0x20, 0x28, 0x30, 0x50, 0xB1  # loads; the last one sets the index
 _EQUAL, _ANY_BIT, _SKIP, _GIVE = 0x15, 0x45, 0x05, 0x06
-_NO_MATTER = 0x07  # copies the accumulator into the index: a place to go to
 _WHOLE, _NOTHING = 0x40000, 0  # bytes of a frame that are handed on
 _MOST = 200  # known addresses: their comparisons must fit into what the kernel takes
 
@@ -53,16 +52,15 @@ def ears_filter(known: Iterable[str]) -> bytes:
         return b""
     lines: list[_Line] = []
     for number, octets in enumerate(addresses):
-        after = f"after {number}"
+        other = f"sender {number + 1}"
         lines += [
-            ("", _WORD, 8, "", ""),
-            ("", _EQUAL, int.from_bytes(octets[2:], "big"), "", after),
+            (f"sender {number}", _WORD, 8, "", ""),
+            ("", _EQUAL, int.from_bytes(octets[2:], "big"), "", other),
             ("", _HALF, 6, "", ""),
-            ("", _EQUAL, int.from_bytes(octets[:2], "big"), "", after),
+            ("", _EQUAL, int.from_bytes(octets[:2], "big"), "", other),
             ("", _SKIP, 0, "known", ""),
-            (after, _NO_MATTER, 0, "", ""),
         ]
-    return _assembled([*lines, ("", _GIVE, _WHOLE, "", ""), *_OF_KNOWN])
+    return _assembled([*lines, (f"sender {len(addresses)}", _GIVE, _WHOLE, "", ""), *_OF_KNOWN])
 
 
 def _assembled(lines: Sequence[_Line]) -> bytes:

@@ -16,6 +16,7 @@ from labctl.providers.qemu import exits
 from labctl.providers.qemu.hub import hub_of
 from labctl.providers.qemu.qmp import monitor
 from tests.leaks.lab import Flow, Lab
+from tests.support import passing
 
 Deed = Callable[[Lab], object]
 Choice = Callable[[Flow], bool]
@@ -155,25 +156,12 @@ def off_second_wire(lab: Lab) -> None:
         session.execute("netdev_del", id="leak")
 
 
-# Passes IPv4 packets for its own Ethernet address on, without the kernel: it forwards, and no setting says so.
-PASSING = """
-import socket
-here, there = (socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) for _ in range(2))
-here.bind(("{here}", 3)), there.bind(("{there}", 0))
-own, out = here.getsockname()[4], there.getsockname()[4]
-while True:
-    frame = here.recv(2000)
-    if frame[:6] == own and frame[12:14] == bytes((8, 0)):
-        there.send(bytes.fromhex("{to}") + out + frame[12:])
-"""
-
-
 def passing_packets(machine: str, here: str, there: str, *, to: tuple[str, str]) -> Deed:
     """A program that passes packets on from one device to another, for the NIC of a machine on a network."""
 
     def deed(lab: Lab) -> None:
-        program = PASSING.format(here=here, there=there, to=lab.mac(*to).replace(":", ""))
-        lab.guest(machine, f"systemd-run --quiet --unit=passing python3 -c {shlex.quote(program)}; sleep 2")
+        program = shlex.quote(passing.program(here, there, lab.mac(*to)))
+        lab.guest(machine, f"systemd-run --quiet --unit=passing python3 -c {program}; sleep 2")
 
     return deed
 

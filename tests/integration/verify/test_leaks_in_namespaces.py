@@ -22,6 +22,7 @@ from labctl.spec.model import PolicyRule, Ports, RuleEnd
 from labctl.verify import interview
 from labctl.verify.model import ProbedFlow, Report, Verdict
 from labctl.verify.reports import exit_code
+from tests.support import passing
 from tests.support.netlab import HOST_ADDRESS, NETWORKS
 
 pytestmark = pytest.mark.integration
@@ -405,27 +406,14 @@ def third(netlab: Any) -> None:
     netlab.plan = replace(netlab.plan, machines=machines, flows=tuple(legal))
 
 
-# Passes IPv4 packets for its own Ethernet address on, without the kernel: it forwards, and no setting says so.
-RELAY = """
-import socket
-here, there = (socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) for _ in range(2))
-here.bind(("eth1", 3)), there.bind(("eth0", 0))
-own, out = here.getsockname()[4], there.getsockname()[4]
-while True:
-    frame = here.recv(2000)
-    if frame[:6] == own and frame[12:14] == b"\\x08\\x00":
-        there.send(bytes.fromhex("%s") + out + frame[12:])
-"""
-
-
 def test_a_machine_on_two_networks_that_passes_packets_on_by_a_program_of_its_own(netlab: Any) -> None:
     third(netlab)
     netlab.switched = False
     clean = netlab.verify()
     assert clean.verdict is Verdict.PASS, explain(clean)
     target = netlab.plan.machine("fw").interfaces[1]
-    program = RELAY % target.mac.replace(":", "")
-    relay = f"exec timeout 60 python3 -c {shlex.quote(program)} >/dev/null 2>&1"
+    program = shlex.quote(passing.program("eth1", "eth0", target.mac))
+    relay = f"exec timeout 60 python3 -c {program} >/dev/null 2>&1"
     assert netlab.run("web", ("sh", "-c", f"({relay}) & sleep 0.5")).code == 0
     report = netlab.verify()
     assert {cell for cell in tricks(report, Verdict.FAIL) if cell[2] == "relay"} == {("office", "fw", "relay")}

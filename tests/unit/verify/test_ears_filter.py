@@ -38,8 +38,6 @@ def heard(program: bytes, frame: bytes) -> bool:
                 at += if_true if accumulator & operand else if_false
             case 0x05:
                 at += operand
-            case 0x07:
-                index = accumulator
             case 0x06:
                 return operand > 0
             case _:

@@ -277,3 +277,14 @@ def test_a_shared_management_network_has_the_machines_own_addresses() -> None:
     plan = Scene().plan
     shared = replace(plan, management=replace(plan.management, shared=True))
     assert {nic.wire for nic in errands(shared, [], lambda: "0" * 16).nics if nic.management} == {"management"}
+
+
+def test_a_question_to_a_whole_wire_is_asked_by_three_of_its_nics() -> None:
+    machines = "".join(f"  m{n}: {{image: debian-12, networks: [one]}}\n" for n in range(12))
+    numbers = itertools.count(1)
+    plan = plan_of(f"networks: {{one: {{subnet: 10.1.0.0/24}}}}\nmachines:\n{machines}")
+    todo = errands(plan, ["192.0.2.1"], lambda: f"{next(numbers):016x}")
+    asked = [frame[14:] for frames in todo.questions.values() for device, frame in frames if device == "eth0"]
+    of_host = [frame for frame in asked if frame.endswith(bytes([192, 0, 2, 1]) + bytes(18))]
+    assert len(of_host) == 3
+    assert all(any(device == "eth0" for device, _ in mine) for mine in todo.questions.values()), "all have their turn"
