@@ -128,6 +128,20 @@ def test_windows_is_asked_for_another_hypervisor(
     assert [lack.fatal for lack in found] == [False] * lacks
 
 
+def test_another_hypervisor_is_named_beside_what_virtualbox_lacks_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(
+        tmp_path,
+        monkeypatch,
+        vagrant="--version) echo 'Vagrant 2.4.9' ;;",
+        VBoxManage="--version) echo 7.2.22 ;;",
+        powershell="*HypervisorPresent) echo True ;;",
+    )
+    monkeypatch.setattr(probe.sys, "platform", "win32")
+    assert [lack.what.partition(",")[0] for lack in probe.virtualbox()] == ["Hyper-V is on"]
+
+
 def test_the_real_host_is_asked_in_seconds() -> None:
     assert shutil.which("vagrant"), "Vagrant is not installed; make setup installs it (Debian: apt install vagrant)"
     started = time.monotonic()

@@ -102,6 +102,34 @@ def test_listen_probe_collect(guest: Guest, family: int, address: str) -> None:
     assert guest.ask((1, "", family, "tcp", address, port, "", False))[1][0] == "refused", "the listeners are gone"
 
 
+# Two ports that take datagrams and answer nobody; says how many came to each once its input ends.
+MUTE = """
+import select, socket, sys
+doors = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+for door, port in zip(doors, (4010, 4011)):
+    door.bind(("127.0.0.1", port))
+print("ready", flush=True)
+came = [0, 0]
+while sys.stdin not in (ready := select.select([*doors, sys.stdin], [], [])[0]):
+    for door in ready:
+        door.recv(100)
+        came[doors.index(door)] += 1
+print(*came)
+"""
+
+
+def test_what_must_not_be_answered_is_sent_a_few_times_only(guest: Guest) -> None:
+    argv = ["ip", "netns", "exec", guest.namespace, PYTHON, "-c", MUTE]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as mute:
+        assert mute.stdout is not None
+        assert mute.stdout.readline() == "ready\n"
+        spec = (4, "udp", "127.0.0.1")
+        answers = guest.ask((1, "", *spec, 4010, "x", True), (2, "", *spec, 4011, "x", False), patient=3.0)
+        patient, impatient = map(int, mute.communicate(timeout=20)[0].split())
+    assert {row[0] for row in answers.values()} == {"silence"}
+    assert 1 < impatient <= 1 + probe_program.RESENDS < patient
+
+
 def test_a_port_in_use_is_left_alone(guest: Guest) -> None:
     server = within(Path("/run/netns") / guest.namespace, lambda: socket.create_server(("", 4001)))
     with server:
