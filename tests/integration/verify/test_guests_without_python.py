@@ -139,6 +139,8 @@ def test_a_guest_with_a_shell_and_no_tools_proves_nothing(netlab: Any, equip: Eq
 
 def test_a_refusal_is_told_from_a_routers(netlab: Any, equip: Equip) -> None:
     equip("debian", "attacker")
+    # A kernel sends one host a few such messages at once, then one a second (ip-sysctl.rst, icmp_ratelimit).
+    netlab.inside("fw", "sysctl", "-qw", "net.ipv4.icmp_ratemask=0")
     for port, answer in ((80, "reject with tcp reset"), (PORT, "reject with icmp type port-unreachable")):
         rule = f'iifname "eth0" ip daddr 10.10.10.7 tcp dport {port} {answer}'
         netlab.rules("fw", f"insert rule inet labctl forward {rule}")
