@@ -41,6 +41,15 @@ class Batch:
     linked: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What became of listeners: index to ``open``, ``taken`` or an error. pipes: the guest's paths of the two that its
+    resident takes a task from and answers by; none where a shell did it."""
+
+    doors: dict[int, str]
+    pipes: tuple[str, ...]
+
+
 def batch(raw: bytes, ids: Collection[int]) -> Batch:
     """The answer to a ``probe`` task. A guest speaks for its own probes: any other id makes the whole answer bad."""
     document = _document(raw)
@@ -60,16 +69,20 @@ def batch(raw: bytes, ids: Collection[int]) -> Batch:
     return Batch(answers, frozenset(device for device, state in links.items() if state == "up"))
 
 
-def opened(raw: bytes, count: int) -> dict[int, str]:
-    """The answer to a ``listen`` task for ``count`` listeners: index to ``open``, ``taken`` or an error."""
+def opened(raw: bytes, count: int) -> Opened:
+    """The answer to a ``listen`` task for ``count`` listeners."""
+    document = _document(raw)
     found: dict[int, str] = {}
-    for row in _list(_document(raw).get("opened")):
+    for row in _list(document.get("opened")):
         match row:
             case [int(index), str(how)] if 0 <= index < count:
                 found[index] = plain(how)
             case _:
                 raise BadAnswer("a listener has the wrong shape")
-    return found
+    match document.get("pid"), document.get("pipes"):
+        case int(pid), [int(task), int(answer)] if pid > 0 and task >= 0 and answer >= 0:
+            return Opened(found, (f"/proc/{pid:d}/fd/{task:d}", f"/proc/{pid:d}/fd/{answer:d}"))
+    return Opened(found, ())
 
 
 def collected(raw: bytes) -> tuple[frozenset[str], Overheard]:

@@ -29,6 +29,7 @@ Trick = Literal[
 ]
 
 _MOST_ASKED = 24  # addresses that one NIC asks for
+_SMALLEST = 8  # addresses of a subnet whose ends are asked for
 _ASKERS = 3  # NICs of one wire that ask the same question
 _UNICASTS = 3  # peers to each of which a NIC sends a frame for it alone
 _MOST_PACKETS = 16  # packets with a favoured source that one NIC sends
@@ -145,10 +146,10 @@ def errands(plan: LabPlan, host: Iterable[str], nonce: Callable[[], str]) -> Err
     sent += _packets(plan, all_nics, nonce)
     for nic in all_nics:
         sent += islice(_relays(plan, nic, all_nics, nonce), _MOST_RELAYS)
-    asked = _asked(plan, all_nics, host)
+    asked, corners = _asked(plan, all_nics, host), _corners(plan)
     questions: dict[str, list[tuple[str, bytes]]] = {}
     for nic in all_nics:
-        put = enumerate(_questions(nic, asked))
+        put = enumerate(_questions(nic, (*asked, *corners.get(nic.wire, ()))))
         mine = ((nic.device, frame) for turn, frame in put if frame and _asks(nic, all_nics, turn))
         questions.setdefault(nic.machine, []).extend(mine)
     return Errands(all_nics, tuple(sent), {name: tuple(them) for name, them in questions.items()})
@@ -175,6 +176,19 @@ def _asked(plan: LabPlan, all_nics: tuple[Nic, ...], host: Iterable[str]) -> tup
     own = [plan.management.host, *(ip_address(text) for text in host)]
     members = [address for nic in all_nics if not nic.management for address in nic.addresses]
     return tuple(dict.fromkeys([*own, *members]))[:_MOST_ASKED]
+
+
+def _corners(plan: LabPlan) -> dict[str, tuple[Address, ...]]:
+    """The first and last addresses of each network that nobody is to have: a gateway that is not planned has such a
+    one, and speaks to nobody before it is asked."""
+    taken = {address for nic in nics(plan) for address in nic.addresses}
+    found: dict[str, tuple[Address, ...]] = {}
+    for network in plan.networks:
+        subnet = network.subnet
+        if subnet is not None and subnet.num_addresses >= _SMALLEST:
+            ends = (subnet[1], subnet[2], subnet[-3], subnet[-2])
+            found[network.name] = tuple(a for a in ends if a not in {*taken, network.exit, network.resolver})
+    return found
 
 
 def _asks(nic: Nic, all_nics: tuple[Nic, ...], turn: int) -> bool:

@@ -75,7 +75,7 @@ class GuestSession:
 
     def run(self, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> ExecResult:
         """Run a program as root in a guest. Raises GuestError or ProviderError where it does not answer in time."""
-        said = self.host(machine).run(shlex.join(argv), stdin=stdin, timeout=timeout)
+        said = self.host(machine).run(_command(argv), stdin=stdin, timeout=timeout)
         return ExecResult(said.rc, said.stdout_bytes, said.stderr_bytes)
 
     def observe(self) -> Observed:
@@ -110,6 +110,14 @@ class GuestSession:
             except LabctlError as error:
                 why = f"{silent.brief.removeprefix(f'{machine}: ')}; by SSH: {error.brief}"
                 raise GuestError(f"{machine} does not answer: {why}", details=error.details) from error
+
+
+def _command(argv: Sequence[str]) -> str:
+    """What a guest's shell is told; a script for a shell needs no second one."""
+    match argv:
+        case ["sh", "-c", script, _, *arguments]:
+            return f"set -- {shlex.join(arguments)}\n{script}"
+    return shlex.join(argv)
 
 
 def guest_host(name: str, execute: Execute) -> Host:

@@ -13,8 +13,8 @@ from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan
 from labctl.verify.agenda import DNS_PORT, LOOPBACK, Door, serves_files
 from labctl.verify.canary import Canaries
+from labctl.verify.inside.probing import echo_request
 from labctl.verify.model import Control
-from labctl.verify.probe_program import echo_request
 
 
 def host_controls(plan: LabPlan, doors: Iterable[Door], canaries: Canaries, runner: Runner) -> dict[Door, Control]:

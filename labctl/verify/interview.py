@@ -1,21 +1,22 @@
 """What is asked of a guest, in what the guest can do: Python where it has that, else a POSIX shell with its tools.
 
-Both programs do the same tasks and print the same lines. A shell neither puts bare frames on a wire nor hears them, and
-it may lack the tools for some probes: it says so of each of these, and nobody else needs to know which program it was.
+Python is started once and stays; a shell hands it the later tasks. The shell's own program is started for each task.
+Both do the same tasks and print the same lines. A shell neither puts bare frames on a wire nor hears them, and it may
+lack the tools for some probes: it says so of each of these, and nobody else needs to know which program it was.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 from labctl.plan.model import LabPlan
-from labctl.verify import answers
+from labctl.providers.base import ExecResult
+from labctl.verify import answers, inside
 from labctl.verify.agenda import Door, Probe
 from labctl.verify.errands import Errands
 from labctl.verify.guests import Session
@@ -26,10 +27,6 @@ PATIENT = 6.0  # seconds that an expected answer may take: address resolution in
 _BATCH = 400  # probes that the Python program sends at once
 _START = 60.0  # seconds that a cold guest on a very busy host may take to start the program
 _SHELL_PROBE = 3.0  # seconds for each probe of the shell's: it starts programs, some at a time, in a slow guest
-_PROBING, _LISTENING, _SHELL = (
-    Path(__file__).with_name(name).read_text(encoding="utf-8")
-    for name in ("probe_program.py", "listen_program.py", "shell_program.sh")
-)
 _NO_PROGRAM = (126, 127)  # a shell's words for a program that is not there, or not to be run
 
 PYTHON = ("python3", "-IS", "-")
@@ -45,6 +42,14 @@ _TOKEN = re.compile(r"[0-9a-f]{1,64}")
 _ADDRESS = re.compile(r"[0-9a-f.:]{2,45}")  # without a scope, which could be any text
 
 
+@dataclass(frozen=True, slots=True)
+class _Resident:
+    """A process that waits in a guest. specs: its probes by id."""
+
+    pipes: tuple[str, ...]
+    specs: Mapping[int, tuple[Any, ...]]
+
+
 @dataclass
 class Interview:
     """The tasks of every guest of a plan. deaf: machines that can only be asked for packets, with the reason.
@@ -56,32 +61,51 @@ class Interview:
     session: Session
     tasks: Errands
     deaf: dict[str, str] = field(default_factory=dict)
+    _residents: dict[str, _Resident] = field(default_factory=dict)
 
-    def listen(self, name: str, seconds: int, token: str, doors: Sequence[Door]) -> dict[int, str]:
-        """Open listeners that end after ``seconds``: index of a door to ``open``, ``taken`` or an error."""
+    def listen(
+        self,
+        name: str,
+        seconds: int,
+        token: str,
+        doors: Sequence[Door],
+        probes: Sequence[Probe],
+        ours: Collection[Door],
+    ) -> dict[int, str]:
+        """Open listeners that end after ``seconds``: index of a door to ``open``, ``taken`` or an error.
+
+        probes: what the machine will be asked. ours: the doors that are to be listeners of labctl's by then.
+        """
         wanted = [(door.family, door.protocol, door.address, door.port) for door in doors]
-        if name not in self.deaf:
-            first, filters = _as_text(self.tasks.first(name)), _as_text(self.tasks.filters(name))
-            task = ("listen", seconds, token, wanted, self._devices(name), first, filters)
-            said = self._python(name, _LISTENING, task, _START)
-            if said is not None:
-                return answers.opened(said, len(doors))
+        specs = {probe.id: probe.task(probe.door in ours) for probe in probes}
+        batch = (
+            *(QUICK, PATIENT, self._gateway(probes), self._devices(name)),
+            *(list(specs.values()), _as_text(self.tasks.batch(name))),
+        )
+        first, filters = _as_text(self.tasks.first(name)), _as_text(self.tasks.filters(name))
+        program = inside.resident(seconds, token, wanted, self._devices(name), first, filters, batch)
+        result = self.session.run(name, PYTHON, stdin=program.encode(), timeout=_START)
+        if result.code not in _NO_PROGRAM:
+            opened = answers.opened(_good(result), len(doors))
+            if not opened.pipes:
+                raise answers.BadAnswer("it does not say how its listeners are asked")
+            self._residents[name] = _Resident(opened.pipes, specs)
+            return opened.doors
+        self.deaf[name] = NO_FRAMES
         lines = [f"key {self._key(name)}", f"seconds {seconds:d}", f"token {_one(_TOKEN, token)}"]
         lines += [" ".join(["door", str(i), *_door_words(door)]) for i, door in enumerate(doors)]
-        return answers.opened(self._shell(name, "listen", lines, 2 * _START), len(doors))
+        return answers.opened(self._shell(name, "listen", lines, 2 * _START), len(doors)).doors
 
     def probe(self, name: str, probes: Sequence[Probe], ours: Mapping[Door, str]) -> answers.Batch:
         """Send probes, and beside them what the machine has to put on its wires. ours: what became of each listener."""
-        management = self.plan.management
-        routed = any(probe.device == management.device for probe in probes)
-        gateway = (management.device, str(management.host)) if routed else None
         specs = [probe.task(ours.get(probe.door) == "open") for probe in probes]
         ids = [probe.id for probe in probes]
-        if name not in self.deaf:
-            task = (QUICK, PATIENT, gateway, self._devices(name), specs, _as_text(self.tasks.batch(name)))
-            said = self._python(name, _PROBING, task, _START + PATIENT * (1 + len(probes) // _BATCH))
-            if said is not None:
-                return answers.batch(said, ids)
+        if name in self._residents:
+            known = self._residents[name].specs
+            some = None if known.keys() == set(ids) else ids
+            task = ("probe", some, [spec for spec in specs if spec != known.get(spec[0])])
+            return answers.batch(self._ask(name, task, _START + PATIENT * (1 + len(probes) // _BATCH)), ids)
+        gateway = self._gateway(probes)
         lines = [f"device {_one(_DEVICE, device)} {_one(_MAC, mac)}" for device, mac in self._devices(name)]
         lines += [f"gateway {_one(_DEVICE, gateway[0])} {ip_address(gateway[1])}"] if gateway else []
         lines += [_probe_line(spec, probe.door) for spec, probe in zip(specs, probes, strict=True)]
@@ -89,11 +113,15 @@ class Interview:
 
     def collect(self, name: str) -> tuple[frozenset[str], Overheard]:
         """End the listeners: the nonces that reached them, and what was heard on the wires."""
-        if name not in self.deaf:
-            said = self._python(name, _LISTENING, ("collect",), _START)
-            if said is not None:
-                return answers.collected(said)
+        if name in self._residents:
+            return answers.collected(self._ask(name, ("collect",), _START))
         return answers.collected(self._shell(name, "collect", [f"key {self._key(name)}"], _START))
+
+    def _gateway(self, probes: Sequence[Probe]) -> tuple[str, str] | None:
+        """Device and address of the management path, where a probe goes that way."""
+        management = self.plan.management
+        routed = any(probe.device == management.device for probe in probes)
+        return (management.device, str(management.host)) if routed else None
 
     def _devices(self, name: str) -> list[tuple[str, str]]:
         """Planned device and MAC of every NIC of a machine."""
@@ -106,29 +134,30 @@ class Interview:
             :16
         ]
 
-    def _python(self, name: str, program: str, task: tuple[Any, ...], timeout: float) -> bytes | None:
-        """Run a Python program; its task is a literal of numbers and texts that labctl made itself. None: no Python."""
-        text = f"{program}\n\nmain({task!r})\n"
-        result = self.session.run(name, PYTHON, stdin=text.encode(), timeout=timeout)
-        if result.code in _NO_PROGRAM:
-            self.deaf[name] = NO_FRAMES
-            return None
-        return _good(result.code, result.stdout, result.stderr)
+    def _ask(self, name: str, task: tuple[Any, ...], timeout: float) -> bytes:
+        """Have the resident of a guest do a task, a literal of numbers and of texts that labctl made itself."""
+        argv = (*inside.ASK, *self._residents[name].pipes)
+        said = _good(self.session.run(name, argv, stdin=f"{task!r}\n".encode(), timeout=timeout))
+        if said.startswith(b"!"):
+            raise answers.BadAnswer(f"the probe program failed: {answers.plain(said[1:500].decode(errors='replace'))}")
+        return said
 
     def _shell(self, name: str, mode: str, lines: Sequence[str], timeout: float) -> bytes:
         """Run the shell program; its task is data on standard input and nowhere else."""
         text = "".join(line + "\n" for line in lines)
-        result = self.session.run(name, ("sh", "-c", _SHELL, "labctl", mode), stdin=text.encode(), timeout=timeout)
+        result = self.session.run(
+            name, ("sh", "-c", inside.SHELL, "labctl", mode), stdin=text.encode(), timeout=timeout
+        )
         if result.code in _NO_PROGRAM:
             raise answers.BadAnswer("it has no python3 and no shell")
-        return _good(result.code, result.stdout, result.stderr)
+        return _good(result)
 
 
-def _good(code: int, stdout: bytes, stderr: bytes) -> bytes:
-    if code != 0:
-        last = (stderr[-2000:].decode(errors="replace").strip().splitlines() or [""])[-1]
-        raise answers.BadAnswer(f"the probe program ended with status {code}: {answers.plain(last)}")
-    return stdout
+def _good(result: ExecResult) -> bytes:
+    if result.code != 0:
+        last = (result.stderr[-2000:].decode(errors="replace").strip().splitlines() or [""])[-1]
+        raise answers.BadAnswer(f"the probe program ended with status {result.code}: {answers.plain(last)}")
+    return result.stdout
 
 
 def _as_text(frames: Sequence[tuple[str, bytes]]) -> list[tuple[str, str]]:

@@ -159,6 +159,7 @@ class _Asking:
         self.troubles = troubles
         self.tokens = {machine.name: secrets.token_hex(8) for machine in plan.machines}
         self.listeners: dict[Door, str] = {}
+        self.ours: frozenset[Door] = frozenset()  # doors that are to be listeners
         self.answers: dict[int, answers.Answer] = {}
         self.linked: frozenset[tuple[str, str]] = frozenset()
         self.arrived: dict[str, frozenset[str]] = {}
@@ -175,6 +176,7 @@ class _Asking:
     def listen(self) -> None:
         """Open the listeners of every machine."""
         seconds = _LISTEN_SECONDS + 3 * len(self.plan.machines)
+        self.ours = frozenset((*self.listeners, *(door for doors in self.todo.listeners.values() for door in doors)))
         opened = self._all("listen", lambda name: self._listen(name, seconds), self._names)
         for name, how in opened.items():
             doors = self.todo.listeners.get(name, ())
@@ -206,7 +208,8 @@ class _Asking:
         return {**self.interview.deaf, **self.troubles}
 
     def _listen(self, name: str, seconds: int) -> dict[int, str]:
-        return self.interview.listen(name, seconds, self.tokens[name], self.todo.listeners.get(name, ()))
+        doors, probes = self.todo.listeners.get(name, ()), self.todo.probes(name)
+        return self.interview.listen(name, seconds, self.tokens[name], doors, probes, self.ours)
 
     def _collect(self, name: str) -> tuple[frozenset[str], Overheard, tuple[Finding, ...]]:
         arrived, overheard = self.interview.collect(name)
@@ -255,6 +258,6 @@ class _Asking:
         todo = [name for name in names if name not in self.troubles]
         self.listener(Event("progress", "verify", message=f"{step}: {len(todo)} machines"))
         # More at a time would not be faster: emulated guests need the same cores as the answers that they wait for.
-        with ThreadPoolExecutor(max_workers=max(4, 2 * (os.cpu_count() or 1))) as pool:
+        with ThreadPoolExecutor(max_workers=max(4, 3 * (os.cpu_count() or 1))) as pool:
             done = dict(zip(todo, pool.map(one, todo), strict=True))
         return {name: value for name, value in done.items() if value is not None}

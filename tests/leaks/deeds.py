@@ -267,6 +267,8 @@ def crossing(flow: Flow) -> bool:
     routed = flow["target_device"] and flow["source_device"] != "mgmt" and not set(ends) & set(GREEN)
     if flow["expected"] == "pass" or not routed or flow["protocol"] == "frame" or flow["source"] == "fw":
         return False
+    if flow.get("trick") == "relay":  # a packet for a neighbour that is no router
+        return False
     if flow.get("trick") == "spoofed-source":
         return bool(flow["family"] == 6 and flow["source"] != flow["target"])
     return bool(ends[0][1] != "eth1" or ends[1] not in (("ann", "eth1"), ("ben", "eth1")))
@@ -282,10 +284,10 @@ def rule(text: str) -> Deed:
 
 
 def false_python(filter_: str) -> Deed:
-    """Put something between ann's Python and labctl."""
+    """Have ann's Python read labctl's program through a filter: what it says is what the filter makes of it."""
     script = f"""\
 mv /usr/bin/python3 /usr/bin/python3.true
-printf '%s\\n' '#!/bin/sh' '/usr/bin/python3.true "$@" | {filter_}' >/usr/bin/python3
+printf '%s\\n' '#!/bin/sh' '{filter_} | /usr/bin/python3.true "$@"' >/usr/bin/python3
 chmod 755 /usr/bin/python3"""
     return guest("ann", script)
 

@@ -110,7 +110,8 @@ def test_the_hosts_side_of_verify_finds_nothing(lab: Driven, _here: None) -> Non
     assert [finding for finding in lab.findings() if finding.verdict is not Verdict.PASS] == []
 
 
-# In the guest: what is called before the real python3, and notes whether the management cable is in, before and after.
+# In the guest: what is called before the two programs that verify starts there, python3 and the one that hands over a
+# task and waits for the answer, and notes whether the management cable is in, before and after.
 WITNESS = """\
 cat >/usr/local/bin/python3 <<'END'
 #!/bin/sh
@@ -119,12 +120,13 @@ for path in /sys/class/net/*; do
   [ "$mac" = MAC ] && nic=$path
 done
 cat "$nic/carrier" >>/root/carrier
-/usr/bin/python3 "$@"
+"/usr/bin/${0##*/}" "$@"
 code=$?
 cat "$nic/carrier" >>/root/carrier
 exit $code
 END
 chmod 755 /usr/local/bin/python3
+cp /usr/local/bin/python3 /usr/local/bin/head
 """
 
 
@@ -189,7 +191,7 @@ def test_a_sealed_lab_is_proven_while_its_cables_are_out(lab: Driven) -> None:
         plugged = seen[name]
         assert (plugged[0], plugged[-1]) == (False, False)
         assert plugged.count(True) >= 2 * programs, "in to start each program, out, and in to hear of it"
-        run(lab, name, "rm", "/usr/local/bin/python3")
+        run(lab, name, "rm", "/usr/local/bin/python3", "/usr/local/bin/head")
 
 
 def test_a_live_snapshot_brings_the_old_memory_back(lab: Driven) -> None:

@@ -42,7 +42,7 @@ setsid sh -c '
   else
     : >"$d/out"
     echo "the cable was not pulled" >"$d/err"
-    echo 126 >"$d/status"
+    echo 125 >"$d/status"
   fi
   mv "$d/status" "$d/code"
 ' labctl "$@" </dev/null >/dev/null 2>&1 &

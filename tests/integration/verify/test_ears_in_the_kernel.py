@@ -5,11 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
-from labctl.verify import frames, listen_program
+from labctl.verify import frames, inside
 from labctl.verify.ears_filter import ears_filter
 
 pytestmark = pytest.mark.integration
@@ -21,10 +20,12 @@ KNOWN, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 def test_requests_of_known_nics_do_not_wake_the_ears(known: list[str], heard: set[str]) -> None:
     asked = [frames.who_has(mac, ip_address("10.0.0.1"), ip_address("10.0.0.2")).hex() for mac in (KNOWN, OTHER)]
     told = [frames.marked(KNOWN, "0" * 16).hex()]
-    script = f"""{Path(listen_program.__file__).read_text(encoding="utf-8")}
+    script = f"""{inside._program()}
+import time
+from labctl.verify.inside.listening import tap
+from labctl.verify.inside.words import transmit
 ears = tap("lo", bytes.fromhex({ears_filter(known).hex()!r}))
-for frame in {[*asked, *told]!r}:
-    transmit("lo", frame)
+transmit({{}}, {[("lo", frame) for frame in (*asked, *told)]!r})
 time.sleep(0.2)
 try:
     while True:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from labctl.providers.base import ExecResult
-from labctl.verify import interview
+from labctl.verify import inside, interview
 from labctl.verify.model import ProbedFlow, Report, Verdict
 from tests.support.netlab import PORT, unique
 from tests.support.toolboxes import toolbox
@@ -218,7 +218,7 @@ def test_what_it_reads_is_never_code(namespace: str, tmp_path: Path, shell: str)
     for mode in ("probe", "listen", "collect"):
         head = "key 0123456789abcdef\n" if mode != "probe" else ""
         doors = "".join(f"seconds 1\ntoken {word}\ndoor 0 4 tcp {word} {word}\n" for word in words)
-        argv = ["ip", "netns", "exec", namespace, *start, "-c", interview._SHELL, "labctl", mode]
+        argv = ["ip", "netns", "exec", namespace, *start, "-c", inside.SHELL, "labctl", mode]
         text = head + (doors if mode == "listen" else "\n".join(lines) + "\n")
         subprocess.run(argv, input=text, capture_output=True, text=True, timeout=120, check=False)
     assert not trap.exists()

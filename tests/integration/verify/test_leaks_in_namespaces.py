@@ -19,7 +19,7 @@ from labctl.host.runner import Runner
 from labctl.plan.model import RoutePlan
 from labctl.providers.base import ExecResult
 from labctl.spec.model import PolicyRule, Ports, RuleEnd
-from labctl.verify import interview
+from labctl.verify import inside
 from labctl.verify.model import ProbedFlow, Report, Verdict
 from labctl.verify.reports import exit_code
 from tests.support import passing
@@ -362,9 +362,9 @@ while time.monotonic() < end:
 
 def test_who_floods_a_wire_hides_nothing(netlab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What peers can remember is not without end: one of them must not be able to fill it."""
-    few = interview._LISTENING.replace("MOST_FACTS = 4000", "MOST_FACTS = 400")
-    assert few != interview._LISTENING
-    monkeypatch.setattr(interview, "_LISTENING", few)  # so that it would be full within a moment
+    few = inside._program().replace("MOST_FACTS = 4000", "MOST_FACTS = 400")
+    assert few != inside._program()
+    monkeypatch.setattr(inside, "_program", lambda: few)  # so that it would be full within a moment
     flood = f"exec python3 -c {shlex.quote(FLOOD)} >/dev/null 2>&1"
     assert netlab.run("attacker", ("sh", "-c", f"({flood}) &")).code == 0
     time.sleep(1)

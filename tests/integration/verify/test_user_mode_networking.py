@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from labctl.providers.qemu.options import option
-from labctl.verify import interview
+from labctl.verify import inside
 from labctl.verify.answers import Answer, batch
+from tests.support.inside import Guest
 
 pytestmark = pytest.mark.integration
 
@@ -50,17 +51,17 @@ def attach(namespace: str) -> Iterator[Attach]:
 
 
 def python(namespace: str) -> Answer:
-    task = (4.0, 6.0, ("mgmt", "10.0.2.2"), [("mgmt", MAC)], [(1, "mgmt", 4, "udp", "10.0.2.2", 69, RRQ, False)])
-    argv = ["ip", "netns", "exec", namespace, "/usr/bin/python3", "-IS", "-"]
-    text = f"{interview._PROBING}\n\nmain({task!r})\n"
-    done = subprocess.run(argv, input=text.encode(), capture_output=True, timeout=60, check=True)
-    return batch(done.stdout, [1]).answers[1]
+    guest = Guest(namespace)
+    guest.listen(60, "t", [], 4.0, 6.0, ("mgmt", "10.0.2.2"), [("mgmt", MAC)])
+    said = guest.ask("probe", None, [(1, "mgmt", 4, "udp", "10.0.2.2", 69, RRQ, False)])
+    guest.collect()
+    return batch(said.encode(), [1]).answers[1]
 
 
 def shell(namespace: str) -> Answer:
     question = "".join(f"\\0{byte:03o}" for byte in RRQ.encode())
     text = f"device mgmt {MAC}\ngateway mgmt 10.0.2.2\nprobe 1 mgmt 4 udp 10.0.2.2 69 {question}\n"
-    argv = ["ip", "netns", "exec", namespace, "sh", "-c", interview._SHELL, "labctl", "probe"]
+    argv = ["ip", "netns", "exec", namespace, "sh", "-c", inside.SHELL, "labctl", "probe"]
     done = subprocess.run(argv, input=text.encode(), capture_output=True, timeout=60, check=True)
     assert json.loads(done.stdout)["links"] == {"mgmt": "up"}
     return batch(done.stdout, [1]).answers[1]

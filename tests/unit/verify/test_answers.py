@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from labctl.verify import answers
-from labctl.verify.answers import Answer, BadAnswer
+from labctl.verify.answers import Answer, BadAnswer, Opened
 from labctl.verify.wires import Overheard
 
 pytestmark = pytest.mark.unit
@@ -88,10 +88,21 @@ def test_texts_are_short_and_printable() -> None:
 
 
 def test_listeners() -> None:
-    assert answers.opened(b'{"opened": [[0, "open"], [1, "taken"]]}', 2) == {0: "open", 1: "taken"}
+    doors = b'"opened": [[0, "open"], [1, "taken"]]'
+    assert answers.opened(b"{%s}" % doors, 2) == Opened({0: "open", 1: "taken"}, ())
+    said = answers.opened(b'{%s, "pid": 77, "pipes": [5, 6]}' % doors, 2)
+    assert said.pipes == ("/proc/77/fd/5", "/proc/77/fd/6")
     for raw in (b'{"opened": [[2, "open"]]}', b'{"opened": [[-1, "open"]]}', b'{"opened": [[0, 1]]}', b"{}", b"7"):
         with pytest.raises(BadAnswer):
             answers.opened(raw, 2)
+
+
+@pytest.mark.parametrize("where", ['"pid": "1/../2"', '"pid": -7', '"pid": 1.5', '"pid": null'])
+@pytest.mark.parametrize("pipes", ["[5, 6]", '["5", 6]', "[5]", "[-1, 6]", "7"])
+def test_a_guest_names_no_other_path(where: str, pipes: str) -> None:
+    assert answers.opened(f'{{"opened": [], {where}, "pipes": {pipes}}}'.encode(), 2).pipes == ()
+    if pipes != "[5, 6]":
+        assert answers.opened(f'{{"opened": [], "pid": 7, "pipes": {pipes}}}'.encode(), 2).pipes == ()
 
 
 def test_arrivals_are_texts() -> None:

@@ -288,3 +288,12 @@ def test_a_question_to_a_whole_wire_is_asked_by_three_of_its_nics() -> None:
     of_host = [frame for frame in asked if frame.endswith(bytes([192, 0, 2, 1]) + bytes(18))]
     assert len(of_host) == 3
     assert all(any(device == "eth0" for device, _ in mine) for mine in todo.questions.values()), "all have their turn"
+
+
+def test_where_a_gateway_would_be_somebody_is_asked_for() -> None:
+    plan = plan_of(
+        "networks: {one: {subnet: 10.1.0.0/28}}\nmachines: {a: {image: debian-12, networks: {one: 10.1.0.1}}}"
+    )
+    todo = errands(plan, [], lambda: "0" * 16)
+    asked = [frame[38:42] for device, frame in todo.questions["a"] if device == "eth0" and frame[12:14] == b"\x08\x06"]
+    assert [number[-1] for number in asked if number[:3] == bytes([10, 1, 0])] == [2, 13, 14]

@@ -1,7 +1,7 @@
 # The program for guests without python3, for any POSIX shell: dash, bash, busybox ash.
 #
 # It is started as `sh -c TEXT labctl MODE`. Its task comes on standard input, one line of words for each thing, and
-# "-" is a word that is not there. It prints the JSON line that `probe_program` and `listen_program` print, made from
+# "-" is a word that is not there. It prints the JSON line that the Python program prints, made from
 # words of its own, digits, and what others sent less all but letters and digits. It cannot put a frame on a wire or
 # hear one, and says "error", with what would help, to a probe that nothing here can send the way it is to go.
 #

@@ -1,16 +1,4 @@
-"""The program that runs inside a guest. It is sent there as text, on standard input, with one call of ``main`` added.
-
-It runs on what Debian's python3-minimal has (no json, no struct) and imports built-in modules alone: a cold guest
-without hardware virtualisation takes half a second to load ``socket`` and ``subprocess``, and nothing for ``_socket``.
-
-The task is ``(quick, patient, gateway, devices, [(id, device, family, protocol, address, port, payload,
-is_patient), …], [(device, frame), …])``: send all probes and frames (hexadecimal) at once, the frames at the end once
-more. A probe ends after ``quick`` seconds of silence, or twice what the slowest answer took, and not while others are
-still being answered; one that is expected to be answered ends after ``patient``. ``devices`` are ``(device, mac)``: a
-guest may call a NIC otherwise than the plan. ``gateway`` is ``(device, address)`` or None: probes of that device go
-through that gateway, as those of an intruder with root would. Prints one JSON line: ``{"results": [[id, seen, details,
-milliseconds, proof], …], "links": {device: "up"}}``.
-"""
+"""Probes from inside a guest: all at once, with short time-outs, judged by who said what."""
 
 from __future__ import annotations
 
@@ -20,6 +8,8 @@ import os
 import select
 import sys
 import time
+
+from labctl.verify.inside.words import MARK, family_of, names, quoted, read, reason, transmit
 
 TYPE_CHECKING = False  # the real one is in typing, which a cold guest loads slowly
 if TYPE_CHECKING:
@@ -32,29 +22,14 @@ IP_RECVERR = 11  # the same question is option 25 in IPv6
 IPV6_RECVERR = 25
 MSG_ERRQUEUE = 0x2000
 ICMP6_FILTER = 1
-MARK = b"labctl-probe-"  # before the nonce in every payload
 BATCH = 400  # probes at once; a process has 1024 descriptors unless told otherwise
 LULL = 0.75  # seconds without any answer before the missing ones are given up
+LOOK = 0.1  # seconds between two looks whether all is over
 RESEND = 0.3  # seconds between two datagrams of one probe: the first is often lost to address resolution
 RESENDS = 3  # of a probe that is not expected to be answered: each may ask a whole network for an address
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTDOWN, errno.ENETDOWN)
 ROUTE_TABLE = 97  # the table and rule of the management gateway, for the time of the probe
 RULE_PRIORITY = 97
-
-
-def main(task: tuple[Any, ...]) -> None:
-    """Send the probes of a task and print what became of them."""
-    sys.stdout.write(probe(*task) + "\n")
-    sys.stdout.flush()
-
-
-def quoted(text: str) -> str:
-    """A JSON string of the plain characters of a text."""
-    return '"' + "".join(c if c.isalnum() or c in " .:-_%/[]()," else "?" for c in text[:120]) + '"'
-
-
-def family_of(family: int) -> int:
-    return socket.AF_INET6 if family == 6 else socket.AF_INET
 
 
 def target_of(family: int, address: str, port: int, device: str) -> tuple[Any, ...]:
@@ -63,10 +38,6 @@ def target_of(family: int, address: str, port: int, device: str) -> tuple[Any, .
         return (address, port)
     scoped = device and address.lower().startswith("fe80")
     return (address, port, 0, socket.if_nametoindex(device) if scoped else 0)
-
-
-def reason(code: int) -> str:
-    return errno.errorcode.get(code, str(code))
 
 
 class Probe:
@@ -303,7 +274,17 @@ def probe(
     specs: list[Any],
     frames: Any = (),
 ) -> str:
-    """Send every probe, in batches that fit the descriptors of a process."""
+    """Send all probes and frames at once, in batches that fit the descriptors of a process; the frames at the end once
+    more.
+
+    A probe ends after ``quick`` seconds of silence, or twice what the slowest answer took, and not while others are
+    still being answered; one that is expected to be answered ends after ``patient``. ``devices`` are ``(device, mac)``:
+    a guest may call a NIC otherwise than the plan. ``gateway`` is ``(device, address)`` or None: probes of that device
+    go through that gateway, as those of an intruder with root would. ``specs`` are ``(id, device, family, protocol,
+    address, port, payload, is_patient)``, ``frames`` ``(device, frame in hexadecimal)``.
+
+    Gives JSON: ``{"results": [[id, seen, details, milliseconds, proof], …], "links": {device: "up"}}``.
+    """
     here = names(devices)
     probes = [Probe((spec[0], here.get(spec[1], spec[1]), *spec[2:])) for spec in specs]
     gateway = (here.get(gateway[0], gateway[0]), gateway[1]) if gateway else None
@@ -345,7 +326,7 @@ def run(probes: list[Any], quick: float, patient: float) -> None:
             slow = min(patient, 2 * max([one.milliseconds for one in probes if one.done], default=0) / 1000)
             if not ends or now >= max(started + max(quick, slow), last + LULL, *ends):
                 return
-            look = now + 0.05
+            look = now + LOOK
         if now >= resend:
             resent += 1
             for channel in waiting.values():
@@ -362,30 +343,6 @@ def run(probes: list[Any], quick: float, patient: float) -> None:
                 poll.modify(fd, channel.events)
         if Probe.news != news:
             last, news = time.monotonic(), Probe.news
-
-
-def transmit(here: dict[str, str], frames: Any) -> None:
-    """Put frames on the wires of devices; one that is not there sends nothing."""
-    sockets: dict[str, socket.socket | None] = {}
-    for device, frame in frames:
-        if device not in sockets:
-            sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-            try:
-                sock.bind((here.get(device, device), 0))
-            except OSError:
-                sock.close()
-                sockets[device] = None
-            else:
-                sockets[device] = sock
-        chosen = sockets[device]
-        try:
-            if chosen is not None:
-                chosen.send(bytes.fromhex(frame))
-        except OSError:
-            continue  # the NIC is down, and then nothing goes by it
-    for one in sockets.values():
-        if one is not None:
-            one.close()
 
 
 def launched(probes: list[Any]) -> dict[Any, Any]:
@@ -415,14 +372,6 @@ def launched(probes: list[Any]) -> dict[Any, Any]:
 # --- the guest's own settings, for the time of the probe -----------------------------------------------------------
 
 
-def read(path: str) -> str:
-    try:
-        with open(path) as file:  # noqa: PTH123 - pathlib costs a cold guest a tenth of a second
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
 def write(path: str, value: str) -> None:
     try:
         with open(path, "w") as file:  # noqa: PTH123 - as above
@@ -443,14 +392,6 @@ def relaxed(devices: list[Any]) -> list[Any]:
     for path, _ in changed:
         write(path, "0")
     return changed
-
-
-def names(devices: list[Any]) -> dict[str, str]:
-    """What the guest calls the planned devices; the planned name where no NIC has the planned address."""
-    nics = os.listdir("/sys/class/net")  # noqa: PTH208 - pathlib is slow to load
-    there = {name: read(f"/sys/class/net/{name}/address") for name in nics}
-    by_mac = {mac: name for name, mac in there.items()}
-    return {device: device if there.get(device) == mac else by_mac.get(mac, device) for device, mac in devices}
 
 
 def link(device: str, mac: str) -> str:

@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from labctl.verify import listen_program, probe_program
+from labctl.verify import inside
+from labctl.verify.inside import probing
+from tests.support.inside import FAST, PYTHON, Guest
 from tests.support.netlab import within
 
 pytestmark = pytest.mark.integration
 
-PYTHON = "/usr/bin/python3"
-TEXTS = {
-    program.__name__.rpartition(".")[2]: Path(str(program.__file__)).read_text(encoding="utf-8")
-    for program in (probe_program, listen_program)
-}
-
-
-class Guest:
-    """Runs the program as a guest would, in a network namespace."""
-
-    def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
-
-    def start(self, text: str) -> list[str]:
-        argv = ["ip", "netns", "exec", self.namespace, PYTHON, "-IS", "-"]
-        done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
-
-    def play(self, *task: Any) -> Any:
-        (line,) = self.start(f"{TEXTS['listen_program']}\n\nmain({task!r})\n")
-        return json.loads(line)
-
-    def probe(self, *task: Any) -> Any:
-        (line,) = self.start(f"{TEXTS['probe_program']}\n\nmain({task!r})\n")
-        return json.loads(line)
-
-    def ask(self, *specs: tuple[Any, ...], quick: float = 0.3, patient: float = 0.5) -> dict[int, list[Any]]:
-        return {
-            row[0]: row[1:]
-            for row in self.probe(quick, patient, None, [("lo", "00:00:00:00:00:00")], list(specs))["results"]
-        }
-
 
 @pytest.fixture
-def guest(namespace: str) -> Guest:
-    return Guest(namespace)
+def guest(namespace: str) -> Iterator[Guest]:
+    found = Guest(namespace)
+    yield found
+    if found.pipes and Path(found.pipes[0]).exists():
+        found.collect()
 
 
 def test_it_needs_nothing_but_pythons_minimal_modules(guest: Guest) -> None:
@@ -65,17 +37,7 @@ def test_it_needs_nothing_but_pythons_minimal_modules(guest: Guest) -> None:
     owned = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()
     assert len(owned) > 100
     after = "print(*[str(getattr(m, '__file__', '')) for m in sys.modules.values()], sep='\\n')"
-    task: dict[str, tuple[Any, ...]] = {
-        "probe_program": (
-            0.1,
-            0.1,
-            None,
-            [("lo", "00:00:00:00:00:00")],
-            [(1, "", 4, "tcp", "127.0.0.1", 1, "", False)],
-        ),
-        "listen_program": ("collect",),
-    }
-    files = [name for p, text in TEXTS.items() for name in guest.start(f"{text}\n\nmain({task[p]!r})\n{after}\n")]
+    _, *files = guest.start(f"{inside.resident(0, 't', [], [], [], [], (*FAST, [], []))}later()\n{after}\n")
     loaded = {name for name in files if name.startswith("/")}
     assert {name for name in loaded if name not in owned} == set()
     assert not any(name.endswith(("/socket.py", "/subprocess.py", "/typing.py")) for name in loaded), "slow to load"
@@ -85,9 +47,9 @@ def test_it_needs_nothing_but_pythons_minimal_modules(guest: Guest) -> None:
 def test_listen_probe_collect(guest: Guest, family: int, address: str) -> None:
     port, other = 4001, 4002
     doors = [(family, "tcp", address, port), (family, "udp", address, port)]
-    assert guest.play("listen", 20, "token123", doors) == {"opened": [[0, "open"], [1, "open"]]}
+    assert guest.listen(20, "token123", doors) == [[0, "open"], [1, "open"]]
     nonces = ["a" * 16, "b" * 16]
-    answers = guest.ask(
+    answers = guest.probes(
         (1, "", family, "tcp", address, port, "labctl-probe-" + nonces[0], True),
         (2, "", family, "udp", address, port, "labctl-probe-" + nonces[1], True),
         (3, "", family, "icmp", address, 0, "", True),
@@ -98,8 +60,8 @@ def test_listen_probe_collect(guest: Guest, family: int, address: str) -> None:
         1: "answered", 2: "answered", 3: "answered", 4: "refused", 5: "refused",
     }  # fmt: skip
     assert answers[1][3] == answers[2][3] == "token123"
-    assert sorted(guest.play("collect")["arrived"]) == nonces
-    assert guest.ask((1, "", family, "tcp", address, port, "", False))[1][0] == "refused", "the listeners are gone"
+    assert sorted(guest.collect()["arrived"]) == nonces
+    assert guest.probes((1, "", family, "tcp", address, port, "", False))[1][0] == "refused", "the listeners are gone"
 
 
 # Two ports that take datagrams and answer nobody; says how many came to each once its input ends.
@@ -124,61 +86,89 @@ def test_what_must_not_be_answered_is_sent_a_few_times_only(guest: Guest) -> Non
         assert mute.stdout is not None
         assert mute.stdout.readline() == "ready\n"
         spec = (4, "udp", "127.0.0.1")
-        answers = guest.ask((1, "", *spec, 4010, "x", True), (2, "", *spec, 4011, "x", False), patient=3.0)
+        answers = guest.probes((1, "", *spec, 4010, "x", True), (2, "", *spec, 4011, "x", False), patient=3.0)
         patient, impatient = map(int, mute.communicate(timeout=20)[0].split())
     assert {row[0] for row in answers.values()} == {"silence"}
-    assert 1 < impatient <= 1 + probe_program.RESENDS < patient
+    assert 1 < impatient <= 1 + probing.RESENDS < patient
 
 
 def test_a_port_in_use_is_left_alone(guest: Guest) -> None:
     server = within(Path("/run/netns") / guest.namespace, lambda: socket.create_server(("", 4001)))
     with server:
-        assert guest.play("listen", 5, "t", [(4, "tcp", "127.0.0.1", 4001)]) == {"opened": [[0, "taken"]]}
-    assert guest.play("collect") == {"arrived": [], "wires": []}
+        assert guest.listen(5, "t", [(4, "tcp", "127.0.0.1", 4001)]) == [[0, "taken"]]
+    assert guest.collect() == {"arrived": [], "wires": []}
 
 
 def test_an_address_the_guest_does_not_have(guest: Guest) -> None:
-    assert guest.play("listen", 5, "t", [(4, "tcp", "203.0.113.9", 80)]) == {"opened": [[0, "EADDRNOTAVAIL"]]}
-    guest.play("collect")
+    assert guest.listen(5, "t", [(4, "tcp", "203.0.113.9", 80)]) == [[0, "EADDRNOTAVAIL"]]
+    guest.collect()
 
 
 def test_listeners_end_by_themselves(guest: Guest) -> None:
     port = 4001
-    guest.play("listen", 0.2, "t", [(4, "tcp", "127.0.0.1", port)])
-    answers = guest.ask(
-        (1, "", 4, "tcp", "127.0.0.1", port, "", True), (2, "", 4, "udp", "127.0.0.1", 9, "x", False), quick=1.5
-    )
-    assert set(answers) == {1, 2}
-    for _ in range(30):
-        if guest.ask((1, "", 4, "tcp", "127.0.0.1", port, "", False))[1][0] == "refused":
-            return
-    pytest.fail("the listener is still there")
+    probe = (1, "", 4, "tcp", "127.0.0.1", port, "", False)
+    guest.listen(3, "t", [(4, "tcp", "127.0.0.1", port)])
+    assert guest.probes(probe)[1][0] == "answered"
+    gone(guest.pipes)
+    guest.ask("collect", code=2)
+    guest.pipes = []
+    assert guest.probes(probe)[1][0] == "refused"
+
+
+def test_who_listens_next_ends_what_a_killed_verification_left(guest: Guest) -> None:
+    door = (4, "tcp", "127.0.0.1", 4001)
+    guest.listen(60, "first", [door])
+    before = guest.pipes
+    assert guest.listen(60, "second", [door]) == [[0, "open"]]
+    gone(before)
+    assert guest.probes((1, "", *door, "x", True))[1][3] == "second"
+
+
+def test_what_goes_wrong_is_said_and_others_are_served_on(guest: Guest) -> None:
+    door = (4, "tcp", "127.0.0.1", 4001)
+    guest.listen(60, "token", [door])
+    assert guest.ask("probe", [7], []).startswith("!KeyError: ")
+    assert guest.probes((1, "", *door, "x", True))[1][3] == "token"
+
+
+def test_a_long_task_and_a_long_answer_are_whole(guest: Guest) -> None:
+    """Each is longer than a pipe holds."""
+    specs = [(number, "nosuchdev", 4, "udp", "127.0.0.1", 9, "x" * 200, False) for number in range(1500)]
+    rows = guest.probes(*specs, quick=0.1)
+    assert {(number, row[0]) for number, row in rows.items()} == {(number, "error") for number in range(1500)}
+
+
+def gone(pipes: list[str]) -> None:
+    end = time.monotonic() + 20
+    while Path(pipes[0]).exists():
+        assert time.monotonic() < end, "the listener is still there"
+        time.sleep(0.05)
 
 
 def test_a_device_that_does_not_exist_is_an_error_and_no_silence(guest: Guest) -> None:
-    rows = guest.ask(
+    rows = guest.probes(
         *(
             (n, "nosuchdev", 4, protocol, "127.0.0.1", 9, "x", False)
             for n, protocol in enumerate(("icmp", "tcp", "udp"))
         )
     )
     assert {row[0] for row in rows.values()} == {"error"}
-    gateway = guest.probe(
-        0.1, 0.1, ("nosuchdev", "10.0.2.2"), [], [(1, "nosuchdev", 4, "icmp", "127.0.0.1", 0, "", False)]
-    )
+    guest.collect()
+    spec = (1, "nosuchdev", 4, "icmp", "127.0.0.1", 0, "", False)
+    gateway = guest.probe([spec], 0.1, 0.1, ("nosuchdev", "10.0.2.2"), [])
     assert "management gateway: ENODEV" in gateway["results"][0][2]
 
 
 def test_a_thousand_probes_at_once(guest: Guest) -> None:
     port = 4001
-    guest.play("listen", 30, "t", [(4, "tcp", "127.0.0.1", port), (4, "udp", "127.0.0.1", port)])
+    guest.listen(30, "t", [(4, "tcp", "127.0.0.1", port), (4, "udp", "127.0.0.1", port)], 1.5, 4.0, *FAST[2:])
     specs = [
         (number, "", 4, ("tcp", "udp", "icmp")[number % 3], "127.0.0.1", port, f"labctl-probe-{number:016x}", True)
         for number in range(1000)
     ]
-    rows = guest.ask(*specs, quick=1.5, patient=4.0)
+    rows = guest.probes(*specs)
     assert {number for number, row in rows.items() if row[0] != "answered"} == set()
-    assert len(guest.play("collect")["arrived"]) == len([s for s in specs if s[3] != "icmp"])
+    assert len(guest.collect()["arrived"]) == len([s for s in specs if s[3] != "icmp"])
 
 
 NOISE = """\
@@ -202,7 +192,7 @@ def test_what_comes_over_and_over_and_is_no_answer_is_not_waited_for(guest: Gues
         subprocess.run(["ip", "-n", guest.namespace, *words.split()], check=True)
     with subprocess.Popen(["ip", "netns", "exec", guest.namespace, PYTHON, "-c", NOISE]) as noise:
         try:
-            row = guest.ask((1, "", 4, "icmp", "192.0.2.9", 0, "", False))[1]
+            row = guest.probes((1, "", 4, "icmp", "192.0.2.9", 0, "", False))[1]
             assert noise.poll() is None
         finally:
             noise.kill()
@@ -213,7 +203,7 @@ def test_a_nic_is_found_by_its_mac_whatever_the_guest_calls_it(guest: Guest) -> 
     mac = "02:00:5e:00:00:07"
     for words in ("link add odd type veth peer name other", f"link set odd address {mac} up", "link set other up"):
         subprocess.run(["ip", "-n", guest.namespace, *words.split()], check=True)
-    found = guest.probe(0.1, 0.1, None, [("eth0", mac), ("eth1", "02:00:5e:00:00:08")], [])
+    found = guest.probe([], 0.1, 0.1, None, [("eth0", mac), ("eth1", "02:00:5e:00:00:08")])
     assert found["links"] == {"eth0": "up", "eth1": "down"}
-    (row,) = guest.probe(0.1, 0.1, None, [("eth0", mac)], [(1, "eth0", 4, "tcp", "127.0.0.1", 9, "", False)])["results"]
+    (row,) = guest.probe([(1, "eth0", 4, "tcp", "127.0.0.1", 9, "", False)])["results"]
     assert "No such device" not in row[2], row
