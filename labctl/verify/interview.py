@@ -76,22 +76,10 @@ class Interview:
 
         probes: what the machine will be asked. ours: the doors that are to be listeners of labctl's by then.
         """
-        wanted = [(door.family, door.protocol, door.address, door.port) for door in doors]
         specs = {probe.id: probe.task(probe.door in ours) for probe in probes}
-        batch = (
-            *(QUICK, PATIENT, self._gateway(probes), self._devices(name)),
-            *(list(specs.values()), _as_text(self.tasks.batch(name))),
-        )
-        first, filters = _as_text(self.tasks.first(name)), _as_text(self.tasks.filters(name))
-        program = inside.resident(seconds, token, wanted, self._devices(name), first, filters, batch)
-        result = self.session.run(name, PYTHON, stdin=program.encode(), timeout=_START)
-        if result.code not in _NO_PROGRAM:
-            opened = answers.opened(_good(result), len(doors))
-            if not opened.pipes:
-                raise answers.BadAnswer("it does not say how its listeners are asked")
-            self._residents[name] = _Resident(opened.pipes, specs)
-            return opened.doors
-        self.deaf[name] = NO_FRAMES
+        said = self._reside(name, seconds, token, doors, (self._gateway(probes), specs))
+        if said is not None:
+            return said
         lines = [f"key {self._key(name)}", f"seconds {seconds:d}", f"token {_one(_TOKEN, token)}"]
         lines += [" ".join(["door", str(i), *_door_words(door)]) for i, door in enumerate(doors)]
         return answers.opened(self._shell(name, "listen", lines, 2 * _START), len(doors)).doors
@@ -133,6 +121,26 @@ class Interview:
         return hashlib.sha256("/".join((self.plan.lab, self.plan.instance, name, machine.uuid)).encode()).hexdigest()[
             :16
         ]
+
+    def _reside(
+        self, name: str, seconds: int, token: str, doors: Sequence[Door], questions: tuple[Any, dict[int, Any]]
+    ) -> dict[int, str] | None:
+        """Start the Python program, which stays, with listeners and with what it will be asked; None without Python."""
+        gateway, specs = questions
+        wanted = [(door.family, door.protocol, door.address, door.port) for door in doors]
+        devices, tasks = self._devices(name), self.tasks
+        batch = (QUICK, PATIENT, gateway, devices, list(specs.values()), _as_text(tasks.batch(name)))
+        first, filters = _as_text(tasks.first(name)), _as_text(tasks.filters(name))
+        program = inside.resident(seconds, token, wanted, devices, first, filters, batch)
+        result = self.session.run(name, PYTHON, stdin=program.encode(), timeout=_START)
+        if result.code in _NO_PROGRAM:
+            self.deaf[name] = NO_FRAMES
+            return None
+        opened = answers.opened(_good(result), len(doors))
+        if not opened.pipes:
+            raise answers.BadAnswer("it does not say how its listeners are asked")
+        self._residents[name] = _Resident(opened.pipes, specs)
+        return opened.doors
 
     def _ask(self, name: str, task: tuple[Any, ...], timeout: float) -> bytes:
         """Have the resident of a guest do a task, a literal of numbers and of texts that labctl made itself."""
