@@ -472,7 +472,7 @@ LEAKS: tuple[Leak, ...] = (
     ),
     Leak(
         "a guest that speaks for others",
-        false_python('sed s/\\"results\\":./\\&[0,\\"answered\\",\\"\\",1,\\"\\"],/'),
+        false_python('sed s/\\"results\\":./\\&[0,\\"answered\\",\\"\\",1,\\"\\"],/g'),
         TRUE_PYTHON,
         unsure=either(flows(source="ann"), both(flows(target="ann"), heard), _OF_RULES_TO_ANN, _THROUGH_ANN),
     ),
