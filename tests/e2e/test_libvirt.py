@@ -142,6 +142,25 @@ def test_a_lab_on_libvirt_lives_a_whole_life(libvirt_host: Labctl, tmp_path: Pat
     assert closed == {("one", "two"), ("two", "one"), *((m, t) for m in ("one", "two") for t in ("host", "management"))}
     assert {f["expected"] for f in report["flows"]} == {"pass", "deny"}
 
+    assert host.host is not None
+    inside = host.host.run
+    # what somebody does to the host's side of the wires shows, and the filter is made again by up
+    assert [found for found in report["host_evidence"] if found["verdict"] != "PASS"] == []
+    names = [line.split()[0] for line in inside("ip", "-br", "link", "show", "type", "bridge").splitlines()]
+    bridge = next(name for name in names if name.startswith("lb"))
+    tables = inside("nft", "list", "tables", "arp").split()
+    inside("ip", "link", "add", "odd", "type", "dummy")
+    inside("ip", "link", "set", "odd", "master", bridge)
+    inside("ip", "address", "add", "192.0.2.77/24", "dev", bridge)
+    inside("nft", "delete", *tables)
+    told = " ".join(f["details"] for f in host.json("verify", lab, code=3)["host_evidence"] if f["kind"] == "open-wire")
+    assert "port odd is not in the plan" in told
+    assert "the host has the address 192.0.2.77 on it" in told
+    assert "this host has no packet filter arp" in told
+    inside("ip", "link", "delete", "odd")
+    inside("ip", "address", "del", "192.0.2.77/24", "dev", bridge)
+    host.run("up", lab)
+
     # the same file on the other engine: another instance, so that both run at once with the same addresses
     beside = ("--instance", "beside")
     host.run("up", lab, "--provider", "qemu", *beside)
@@ -167,6 +186,7 @@ def test_a_lab_on_libvirt_lives_a_whole_life(libvirt_host: Labctl, tmp_path: Pat
     assert {machine["ssh"] for machine in host.json("status", lab)["machines"]} == {""}
     host.run("ssh", lab, "one", "--", "true", code=1)
     sealed = host.json("verify", lab)
+    assert [found for found in sealed["host_evidence"] if found["verdict"] != "PASS"] == []
     assert Counter(flow["verdict"] for flow in sealed["flows"]).keys() == {"PASS"}, sealed
     by = {control["by"] for flow in sealed["flows"] for control in flow["control"] if flow["source_device"] == "mgmt"}
     assert "unplugged" in by

@@ -78,7 +78,7 @@ def _on_red(*kinds: str) -> frozenset[tuple[str, str, str]]:
 class Leak:
     """A leak. fails, unsure: the flows that it turns FAIL and INCONCLUSIVE. evidence: what the host's side says of it,
     as verdict, kind and machine. chance: flows that turn FAIL or not, as the moment is. No other flow and no other
-    finding may differ from PASS."""
+    finding may differ from PASS. often: planted in every run of the tests, on bridges; all together take too long."""
 
     name: str
     plant: Deed
@@ -88,6 +88,7 @@ class Leak:
     chance: Choice = none
     evidence: frozenset[tuple[str, str, str]] = frozenset()
     wires: frozenset[str] = BRIDGE
+    often: bool = False
 
 
 # Packets that dual, which is no router, is sent for its other network; none of them goes by way of anybody else.
@@ -129,6 +130,7 @@ LEAKS: tuple[Leak, ...] = (
         unsure=but(_OF_MGMT, _OUTSIDE),
         evidence=seen("wrong-wire", "ann"),
         wires=BOTH,
+        often=True,
     ),
     Leak(
         "a forward that any computer may use",
@@ -148,6 +150,7 @@ LEAKS: tuple[Leak, ...] = (
         way_in("ann", guestfwd=[{"str": f"tcp:10.0.2.100:8080-tcp:{WORLD}:{PORT}"}]),
         own_way_in("ann"),
         evidence=seen("opening", "ann"),
+        often=True,
     ),
     Leak(
         "a resolver on the management path",
@@ -155,6 +158,7 @@ LEAKS: tuple[Leak, ...] = (
         own_way_in("ann"),
         fails=flows(source="ann", source_device="mgmt", address="10.0.2.3", protocol="tcp"),
         evidence=seen("opening", "ann"),
+        often=True,
     ),
     Leak(
         "a management NIC on a lab's wire",
@@ -175,6 +179,7 @@ LEAKS: tuple[Leak, ...] = (
         way_in("ann", ipv4=True, ipv6=True),
         own_way_in("ann"),
         evidence=seen("management-ipv6", "ann"),
+        often=True,
     ),
     # --- wires ---
     Leak(
@@ -190,6 +195,7 @@ LEAKS: tuple[Leak, ...] = (
                 lambda flow: not frames((ANN, GREEN))(flow) and not both(ASTRAY, flows(target="ann"))(flow),
             ),
         ),
+        often=True,
     ),
     Leak(
         "two wires bridged",
@@ -199,6 +205,7 @@ LEAKS: tuple[Leak, ...] = (
         wires("ip link del la"),
         evidence=seen("leftover"),
         fails=_AS_ONE,
+        often=True,
     ),
     Leak(
         "peers that may meet",
@@ -292,12 +299,14 @@ LEAKS: tuple[Leak, ...] = (
         way_out,
         no_way_out,
         evidence=seen("leftover") | _on_red("stranger", "claim"),
+        often=True,
     ),
     Leak(
         "two instances that share a wire",
         two_instances,
         one_instance,
         evidence=seen("leftover") | _on_red("stranger", "claim"),
+        often=True,
     ),
     Leak(
         "a hub with a way out",
@@ -348,6 +357,7 @@ LEAKS: tuple[Leak, ...] = (
         chance=borrowed,
         wires=BOTH,
         evidence=seen("router-filter", "fw"),
+        often=True,
     ),
     Leak(
         "a router that filters IPv4 only",
@@ -360,6 +370,7 @@ LEAKS: tuple[Leak, ...] = (
         ),
         wires=BOTH,
         evidence=seen("router-filter", "fw"),
+        often=True,
     ),
     Leak(
         "a policy one port too wide",
@@ -369,6 +380,7 @@ LEAKS: tuple[Leak, ...] = (
             source=("ann", "dual"), source_device="eth0", target="ben", target_device="eth0", family=4, port=8002
         ),
         evidence=seen("router-filter", "fw"),
+        often=True,
     ),
     Leak(
         "a policy that begins one port too low",
@@ -397,6 +409,7 @@ LEAKS: tuple[Leak, ...] = (
         guest("fw", ROUTER),
         fails=both(crossing, flows(source="ben", source_device="eth0", target=("ann", "dual"), target_device="eth0")),
         evidence=seen("router-filter", "fw"),
+        often=True,
     ),
     Leak(
         "a guest on two wires that forwards and is no router",
@@ -405,6 +418,7 @@ LEAKS: tuple[Leak, ...] = (
         fails=_THROUGH_DUAL,
         evidence=seen("forwards", "dual"),
         wires=BOTH,
+        often=True,
     ),
     Leak(
         "a router that answers for others' addresses",
@@ -437,6 +451,7 @@ LEAKS: tuple[Leak, ...] = (
         order("ann", "cont"),
         unsure=either(flows(source="ann"), flows(target="ann"), _THROUGH_ANN),
         evidence=seen("not-running", "ann", "INCONCLUSIVE"),
+        often=True,
     ),
     Leak(
         "a machine whose process was killed",
@@ -462,6 +477,7 @@ LEAKS: tuple[Leak, ...] = (
         TRUE_PYTHON,
         fails=both(flows(source="ann", expected="pass"), probe),
         unsure=both(either(flows(source="ann", expected="deny"), _OF_RULES_TO_ANN), probe),
+        often=True,
     ),
     Leak(
         "a guest that claims answers",

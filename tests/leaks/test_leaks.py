@@ -10,17 +10,19 @@ from tests.leaks.catalogue import LEAKS, Leak
 from tests.leaks.lab import Lab, Outcome
 from tests.support import score
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
+_SLOW = pytest.mark.slow
+_WIRES = ["bridge", pytest.param("hub", marks=_SLOW)]
 _PLANTED = [
-    pytest.param(kind, leak, id=f"{kind}-{leak.name}")
+    pytest.param(kind, leak, id=f"{kind}-{leak.name}", marks=[] if leak.often and kind == "bridge" else [_SLOW])
     for kind in ("bridge", "hub")
     for leak in LEAKS
     if kind in leak.wires
 ]
 
 
-@pytest.mark.parametrize("wires", ["bridge", "hub"])
+@pytest.mark.parametrize("wires", _WIRES)
 def test_a_clean_lab_is_clean(lab: Lab, record_property: Callable[[str, object], None]) -> None:
     _clean(lab.verify(), record_property)
 
@@ -43,7 +45,7 @@ def test_a_leak_turns_its_cells_and_no_others(
         leak.remove(lab)
 
 
-@pytest.mark.parametrize("wires", ["bridge", "hub"])
+@pytest.mark.parametrize("wires", _WIRES)
 def test_a_lab_is_clean_when_its_leaks_are_gone(lab: Lab, record_property: Callable[[str, object], None]) -> None:
     _clean(lab.verify(), record_property)
 

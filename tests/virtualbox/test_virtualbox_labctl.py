@@ -284,6 +284,12 @@ def test_two_instances_share_no_wire_no_port_and_no_name(lab: Driven) -> None:
         assert len(set(ports)) == len(ports) == 4
         macs = [adapter.mac for one in (lab, other) for name in MACHINES for adapter in one.adapters(name).values()]
         assert len(set(macs)) == len(macs)
+
+        other.manage("controlvm", other.full_name("sensor"), "nic3", "intnet", lab.plan.network("lan").wire)
+        (found,) = lab.findings()
+        assert (found.kind, found.verdict) == ("open-wire", Verdict.FAIL)
+        assert found.details.startswith(f"lan: adapter 3 of the machine {other.full_name('sensor')} is on it")
+        other.manage("controlvm", other.full_name("sensor"), "nic3", "intnet", other.plan.network("lan").wire)
     finally:
         other.labctl("destroy", "--yes")
     assert lab.findings() == ()

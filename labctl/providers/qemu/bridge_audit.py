@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from labctl.host import nftables
 from labctl.plan.model import LabPlan
 from labctl.providers.qemu import exits
 from labctl.providers.qemu.wires import Opening, bridge_of, port_of
@@ -27,9 +28,6 @@ nft --stateless list ruleset; echo {_PARTED}
 (cd /proc/sys/net && grep -sHv '^0$' ipv[46]/conf/all/forwarding ipv[46]/conf/*/proxy_* bridge/bridge-nf-call-*) || :
 echo {_PARTED}
 """
-# The planned filter goes through the same nft, in a network namespace where it touches nothing: what is compared was
-# written by one and the same program.
-_PLANNED = "unshare --net sh -c 'nft -f - && nft --stateless list ruleset'\n"
 
 
 def questions(plan: LabPlan) -> tuple[str, bytes]:
@@ -37,7 +35,7 @@ def questions(plan: LabPlan) -> tuple[str, bytes]:
     ways_out = list(exits.with_exit(plan))
     if not ways_out:
         return _QUESTIONS, b""
-    return _QUESTIONS + _PLANNED, exits.filter_rules(ways_out, ()).encode()
+    return f"{_QUESTIONS}{nftables.LISTED}\n", exits.filter_rules(ways_out, ()).encode()
 
 
 # The kernel's own queues only order packets; others can copy or redirect them, as filters on them can.
@@ -51,7 +49,6 @@ _PORT_FLAGS = {
 }
 _FILTER = "bridge labctl"  # before the ways out
 _TABLES = {"netdev labctl", _FILTER}  # the first copies for sensors
-_MOST = 3  # rules that are told
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +73,9 @@ class Kernel:
             ports=tuple(json.loads(ports or "[]")),
             entries=tuple(json.loads(entries or "[]")),
             queues=tuple(json.loads(queues or "[]")),
-            tables=_tables(rules),
+            tables=nftables.tables(rules),
             parameters=tuple(parameters.splitlines()),
-            planned=_tables(planned),
+            planned=nftables.tables(planned),
         )
 
 
@@ -183,14 +180,8 @@ class _Audit:
             if not any(f'oifname "{port}"' in rule for rule in there):
                 yield network.name, f"nothing filters what goes to the way out of {network.name}"
                 return
-        for what, lines in (
-            ("has", [r for r in there if r not in planned]),
-            ("lacks", [r for r in planned if r not in there]),
-        ):
-            if lines:
-                yield "", f"the filter before the ways out {what} {'; '.join(lines[:_MOST])}"
-        if sorted(there) == sorted(planned) and there != planned:
-            yield "", "the rules of the filter before the ways out are in another order"
+        for difference in nftables.differences(there, planned):
+            yield "", f"the filter before the ways out {difference}"
 
     def _copies(self) -> Iterator[tuple[str, str]]:
         """Port and sensor, as declared."""
@@ -200,15 +191,9 @@ class _Audit:
                     yield port, sensor
 
 
-def _tables(ruleset: str) -> Mapping[str, str]:
-    """Name to content of each table that nft lists."""
-    return dict(re.findall(r"^table (\S+ \S+) \{\n(.*?)^\}", ruleset, re.MULTILINE | re.DOTALL))
-
-
 def _rules(table: str) -> list[str]:
     """The lines of a table without the set of the host's own addresses."""
-    rest = re.sub(r"^\tset own \{.*?^\t\}\n", "", table, flags=re.MULTILINE | re.DOTALL)
-    return [line.strip() for line in rest.splitlines() if line.strip() not in ("", "}")]
+    return nftables.lines(re.sub(r"^\tset own \{.*?^\t\}\n", "", table, flags=re.MULTILINE | re.DOTALL))
 
 
 def copied(table: str) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from labctl.providers.base import (
     ObservedNic,
 )
 from labctl.providers.qemu.accelerator import accelerator
-from labctl.providers.vagrant import networks
+from labctl.providers.vagrant import libvirt_wires, networks
 from labctl.providers.vagrant.engine import Engine, Names
 from labctl.providers.vagrant.libvirt_checkpoints import LibvirtCheckpoints
 from labctl.providers.vagrant.virsh import Domain, Virsh
@@ -104,7 +104,10 @@ class Libvirt(Engine):
         ]
         gone = set(known.networks) - set(planned.networks)
         leftovers += [f"network {name}" for name in self._virsh.networks() if name in gone] if gone else []
-        return Observed(tuple(statuses), tuple(nics), tuple(leftovers), openings=tuple(openings))
+        wires_open, faults = self._wires(plan) if nics else ((), ())
+        return Observed(
+            tuple(statuses), tuple(nics), tuple(leftovers), faults, openings=tuple(openings), wires=wires_open
+        )
 
     def address(self, plan: LabPlan, machine: str) -> tuple[str, int] | None:
         found = self._virsh.lease(networks.management(plan).name, plan.machine(machine).management_mac)
@@ -152,6 +155,13 @@ class Libvirt(Engine):
         """Names of the nftables tables of this host; none where they cannot be read."""
         said = self._runner.run(["nft", "list", "tables", family], check=False, changes=False)
         return frozenset(line.split()[-1] for line in said.text.splitlines() if line.strip())
+
+    def _wires(self, plan: LabPlan) -> tuple[tuple[libvirt_wires.Opening, ...], tuple[str, ...]]:
+        """What the wires let through beyond the plan, and why that is not known."""
+        try:
+            return libvirt_wires.openings(plan, self._virsh, self._runner), ()
+        except LabctlError as error:
+            return (), (error.brief,)
 
     def _management(self, plan: LabPlan) -> str:
         """What to call the management network: by its name only where it is as closed as it was made."""

@@ -44,6 +44,10 @@ class VBoxManage:
         """All machines of this user, labctl's and others'."""
         return reading.registered(self._ask("list", "vms"))
 
+    def running(self) -> tuple[Registered, ...]:
+        """Those machines of this user that run or stand still for a moment."""
+        return reading.registered(self._ask("list", "runningvms"))
+
     def find(self, name: str) -> Registered | None:
         """The machine with this name. Raises ProviderError where several have it."""
         found = [machine for machine in self.machines() if machine.name == name]

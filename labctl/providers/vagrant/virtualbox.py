@@ -83,7 +83,22 @@ class VirtualBox(Engine):
             for machine, (name, _) in known.machines.items()
             if machine not in planned.machines and name in there
         )
-        return Observed(tuple(statuses), tuple(nics), leftovers, openings=tuple(openings))
+        strangers, faults = self._strangers(plan) if nics else ((), ())
+        return Observed(tuple(statuses), tuple(nics), leftovers, faults, openings=tuple(openings), wires=strangers)
+
+    def _strangers(self, plan: LabPlan) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+        """Other running machines on the lab's wires, and which of them cannot be read."""
+        own = {name for name, _ in self.names(plan).machines.values()}
+        found: list[tuple[str, str]] = []
+        faults: list[str] = []
+        for other in self._vbox.running():
+            if other.name not in own:
+                try:
+                    found += observation.strangers(plan, other.name, self._vbox.details(other.uuid))
+                except LabctlError as error:  # it may have ended meanwhile
+                    if other in self._vbox.running():
+                        faults.append(f"what the machine {other.name} is plugged into is not known: {error.brief}")
+        return tuple(found), tuple(faults)
 
     def address(self, plan: LabPlan, machine: str) -> tuple[str, int] | None:
         details = self._details(plan, machine)

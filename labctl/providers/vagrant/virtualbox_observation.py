@@ -51,6 +51,14 @@ def drift(machine: MachinePlan, details: Details) -> tuple[str, ...]:
     return tuple(_drift(machine, details))
 
 
+def strangers(plan: LabPlan, name: str, details: Details) -> Iterator[tuple[str, str]]:
+    """Networks of the plan that a machine of somebody else's is on, and for people, how."""
+    wires = {network.wire: network.name for network in plan.networks}
+    for nic in details.nics:
+        if nic.network in wires and nic.connected:
+            yield wires[nic.network], f"adapter {nic.slot} of the machine {name} is on it, which is not in the plan"
+
+
 def _drift(machine: MachinePlan, details: Details) -> Iterator[str]:
     for folder in details.shared_folders:
         yield f"the folder {folder.path} of this computer is shared with it as {folder.name}"
