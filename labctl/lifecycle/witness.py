@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 
 from labctl.errors import GuestError, LabctlError
 from labctl.lifecycle.locate import Running
+from labctl.providers import marks
 from labctl.providers.base import SealedError
 from labctl.providers.clock import SET_CLOCK
 from labctl.providers.workers import Stop, each, raise_failures
@@ -24,13 +25,11 @@ from labctl.providers.workers import Stop, each, raise_failures
 _SECONDS = 60.0
 _JOBS = 8
 # /run is a tmpfs on every Linux with systemd. What is longer than a mark may stay behind it on the next line.
-_MEMORY, _DISK = "/run/labctl/checkpoint", "/var/lib/labctl-checkpoint"
-_LAZY = f"{_DISK}.lazy"  # there where the disk's file is not written through
+_MEMORY, _DISK, _LAZY = "/run/labctl/checkpoint", marks.MARK_ON_DISK, marks.LAZY
 _BEFORE = "/var/lib/labctl/checkpoint"  # where earlier releases left the mark on the disk
-# A file without content is one that somebody was interrupted over.
 _LEAVE = f"""\
 [ -d /run/labctl ] || mkdir -p /run/labctl || exit 1
-[ -s {_DISK} ] || {{ : >{_DISK} && {{ chattr +S {_DISK} 2>/dev/null || : >{_LAZY}; }} }} || exit 1
+{marks.READY} || exit 1
 echo "$1" 1<>{_MEMORY} && echo "$1" 1<>{_DISK} || exit 1
 """
 _NOW = f"[ ! -e {_LAZY} ] || exec sync {_DISK}\n"

@@ -39,11 +39,17 @@ echo {_PARTED}
 _SOCKET = re.compile(r"/proc/net/(tcp|udp)6?: *\d+: ([0-9A-F]{8}|[0-9A-F]{32}):([0-9A-F]{4}) 0+:0000 (0A|07) ")
 _LOOPBACKS = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
 # The planned rules go through the guest's own nft, in a network namespace where they touch nothing, so that what is
-# compared was written by one and the same program.
+# compared was written by one and the same program. They name NICs by their MAC addresses, which the guest turns into
+# what it calls them: not every provider's guests call them as the plan does.
 _RULES = f"""
+names=''
+for path in /sys/class/net/*; do
+  read -r mac <"$path/address" || continue
+  names="${{names}}s/\\"$mac\\"/\\"${{path##*/}}\\"/g;"
+done
 nft --stateless list table inet {TABLE}
 echo {_PARTED}
-unshare --net sh -c 'nft -f - && nft --stateless list table inet {TABLE}'
+unshare --net sh -c 'sed "$1" | nft -f - && nft --stateless list table inet {TABLE}' labctl "$names$1"
 """
 
 
@@ -54,9 +60,14 @@ def asked(plan: LabPlan) -> tuple[str, ...]:
 
 def question(plan: LabPlan, machine: MachinePlan) -> tuple[Sequence[str], bytes]:
     """What to run in a guest, and its standard input."""
-    script = _SETTINGS + (_RULES if machine.router else "")
-    rules = render_nft(machine, plan.management.device) if machine.router else ""
-    return ("sh", "-c", script), rules.encode()
+    if not machine.router:
+        return ("sh", "-c", _SETTINGS), b""
+    macs = {interface.device: interface.mac.lower() for interface in machine.interfaces}
+    macs[plan.management.device] = machine.management_mac.lower()
+    rules = render_nft(machine, plan.management.device)
+    rules = re.sub(r'"([^"\n]+)"', lambda name: f'"{macs.get(name[1], name[1])}"', rules)
+    missing = "".join(f's/"{mac}"/"{device}"/g;' for device, mac in macs.items())
+    return ("sh", "-c", _SETTINGS + _RULES, "labctl", missing), rules.encode()
 
 
 def silent(machine: MachinePlan, why: str) -> Finding:

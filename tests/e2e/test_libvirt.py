@@ -149,7 +149,7 @@ def test_a_lab_on_libvirt_lives_a_whole_life(libvirt_host: Labctl, tmp_path: Pat
     names = [line.split()[0] for line in inside("ip", "-br", "link", "show", "type", "bridge").splitlines()]
     bridge = next(name for name in names if name.startswith("lb"))
     tables = inside("nft", "list", "tables", "arp").split()
-    inside("ip", "link", "add", "odd", "type", "dummy")
+    inside("ip", "link", "add", "odd", "type", "veth", "peer", "name", "even")
     inside("ip", "link", "set", "odd", "master", bridge)
     inside("ip", "address", "add", "192.0.2.77/24", "dev", bridge)
     inside("nft", "delete", *tables)

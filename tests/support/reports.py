@@ -79,7 +79,11 @@ def _host_controls(todo: Agenda) -> dict[object, Control]:
 
 def verdicts(report: Mapping[str, Any]) -> set[tuple[object, ...]]:
     """What was found of every flow that begins on a network of the lab: the management path is each engine's own."""
-    keys = ("source", "source_device", "target", "target_device", "family", "protocol", "port", "expected", "verdict")
+    keys = ("source", "source_device", "target", "target_device", "family", "protocol", "expected", "verdict")
     flows = (flow for flow in report["flows"] if "mgmt" not in (flow["source_device"], flow["target_device"]))
-    # the ports of labctl's own canaries are other ones each time
-    return {tuple(flow[key] for key in keys if key != "port" or flow["target"] != "host") for flow in flows}
+    return {(*(flow[key] for key in keys), flow.get("trick", ""), _port(flow)) for flow in flows}
+
+
+def _port(flow: Mapping[str, Any]) -> int:
+    """The port of a flow; 0 where labctl takes another one each time: its canaries', and of what looks like an answer."""
+    return 0 if flow["target"] == "host" or flow.get("trick") == "source-port" else int(flow["port"])

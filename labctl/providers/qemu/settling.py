@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from labctl.providers.marks import READY
+
 SPOOL = "/run/labctl"
 """Where a guest is given its orders; for root only."""
 ANY_HOST_KEY = "/run/labctl-any-host-key"
@@ -40,7 +42,7 @@ fi
 
 def script(names: Sequence[tuple[str, str]]) -> str:
     """For a guest that has booted. names: the MAC of each NIC, and what it is called in every copy."""
-    return "".join((_WARM, _naming(names), _TRY_KEYS, "sync\n"))
+    return "".join((_WARM, _naming(names), _TRY_KEYS, f"{READY}\n", "sync\n"))
 
 
 def _naming(names: Sequence[tuple[str, str]]) -> str:

@@ -37,7 +37,13 @@ def test_who_could_forward_is_asked() -> None:
 
 def test_the_planned_rules_are_sent_along_and_never_part_of_the_script() -> None:
     argv, stdin = question(PLAN, FW)
-    assert stdin.decode() == render_nft(FW, "mgmt")
+    text = stdin.decode()
+    macs = {interface.device: interface.mac for interface in FW.interfaces} | {"mgmt": FW.management_mac}
+    for device, mac in macs.items():
+        assert f'"{device}"' not in text, "guests have names of their own for it"
+        text = text.replace(f'"{mac}"', f'"{device}"')
+        assert f's/"{mac}"/"{device}"/g;' in argv[-1]
+    assert text == render_nft(FW, "mgmt")
     assert argv == question(replace(PLAN, lab="other"), FW)[0]
     assert question(PLAN, BOTH)[1] == b""
 
