@@ -85,5 +85,5 @@ def verdicts(report: Mapping[str, Any]) -> set[tuple[object, ...]]:
 
 
 def _port(flow: Mapping[str, Any]) -> int:
-    """The port of a flow; 0 where labctl takes another one each time: its canaries', and of what looks like an answer."""
+    """The port of a flow; 0 where labctl takes another one each time: canaries', and that of a seeming answer."""
     return 0 if flow["target"] == "host" or flow.get("trick") == "source-port" else int(flow["port"])
