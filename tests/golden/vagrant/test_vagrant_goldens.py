@@ -1,4 +1,4 @@
-"""Rendered Vagrantfiles with the files they read, whole, for labs that together use every field.
+"""Rendered Vagrantfiles with the files they read, whole: of every shipped lab, and of labs that use every field.
 
 Labs that are not sealed are sealed for engines that can hold no others.
 
@@ -21,7 +21,9 @@ from labctl.spec.load import load
 pytestmark = pytest.mark.golden
 
 HERE = Path(__file__).parent
+SHIPPED = HERE.parents[2] / "labs"
 CASES = [
+    *((f"shipped/{lab.name}", engine) for lab in sorted(SHIPPED.iterdir()) for engine in ("virtualbox", "libvirt")),
     ("alone", "hyperv"),
     ("dmz", "virtualbox"),
     ("dmz", "libvirt"),
@@ -35,7 +37,8 @@ CASES = [
 @pytest.mark.parametrize(("lab", "provider"), CASES)
 def test_the_rendered_files_are_those_that_were_reviewed(lab: str, provider: str) -> None:
     backend = next(backend for backend in BACKENDS if backend.name == provider)
-    plan = build(load(HERE / lab / "lab.yaml"), provider=provider)
+    at_home = SHIPPED / Path(lab).name if lab.startswith("shipped/") else HERE / lab
+    plan = build(load(at_home / "lab.yaml"), provider=provider)
     if provider in ("vmware_desktop", "hyperv"):
         plan = replace(plan, seal=True)
     rendered = dict(backend.render(plan, {}))
@@ -53,4 +56,5 @@ def test_the_rendered_files_are_those_that_were_reviewed(lab: str, provider: str
 
 
 def test_every_golden_has_its_case() -> None:
-    assert {(p.parent.parent.name, p.parent.name) for p in HERE.glob("*/*/Vagrantfile")} == set(CASES)
+    there = {p.parent.relative_to(HERE) for p in HERE.rglob("Vagrantfile")}
+    assert {(place.parent.as_posix(), place.name) for place in there} == set(CASES)

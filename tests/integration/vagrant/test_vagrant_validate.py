@@ -26,6 +26,7 @@ from labctl.spec.load import load
 pytestmark = pytest.mark.integration
 
 LABS = Path(__file__).resolve().parents[2] / "golden/vagrant"
+SHIPPED = LABS.parents[2] / "labs"
 
 NO_WINRM_GEM = """\
 Class.new(Vagrant.plugin('2')) do
@@ -44,6 +45,8 @@ class Vagrant:
     """Vagrant with a home of its own, in a folder with a rendered lab."""
 
     def __init__(self, folder: Path, lab: str, provider: str) -> None:
+        """lab: the name of one that is kept for these tests, or of a shipped one after ``shipped/``."""
+        home = SHIPPED / Path(lab).name if lab.startswith("shipped/") else LABS / lab
         self.vagrant = shutil.which("vagrant")
         assert self.vagrant, "Vagrant is not installed; make setup installs it (Debian: apt install vagrant)"
         self.folder = folder / "rendered"
@@ -53,11 +56,11 @@ class Vagrant:
             **{name: value for name, value in os.environ.items() if not name.startswith(("VAGRANT_", "LABCTL_"))},
             "VAGRANT_HOME": str(self.home),
             "VAGRANT_CHECKPOINT_DISABLE": "1",
-            "LABCTL_LAB_ROOT": str(LABS / lab),
+            "LABCTL_LAB_ROOT": str(home),
         }
         (self.home / "Vagrantfile").write_text(NO_WINRM_GEM)
         backend = next(backend for backend in BACKENDS if backend.name == provider)
-        plan = build(load(LABS / lab / "lab.yaml"), provider=provider)
+        plan = build(load(home / "lab.yaml"), provider=provider)
         if backend.load is None:
             plan = replace(plan, seal=True)
         for name, text in backend.render(plan, {}).items():
@@ -90,6 +93,17 @@ class Vagrant:
             check=False,
         )
         return done.returncode, (done.stdout + done.stderr).decode()
+
+
+@pytest.mark.parametrize("provider", ["virtualbox", "libvirt"])
+@pytest.mark.parametrize("lab", [f"shipped/{lab.name}" for lab in sorted(SHIPPED.iterdir())])
+def test_vagrants_own_providers_take_every_shipped_lab(tmp_path: Path, lab: str, provider: str) -> None:
+    vagrant = Vagrant(tmp_path, lab, provider)
+    if provider == "virtualbox":
+        vagrant.with_virtualbox(tmp_path / "bin")
+    vagrant.environment["VAGRANT_DEFAULT_PROVIDER"] = provider
+    code, said = vagrant.validate()
+    assert (code, "validated successfully" in said) == (0, True), said
 
 
 @pytest.mark.parametrize("lab", ["dmz", "everything"])

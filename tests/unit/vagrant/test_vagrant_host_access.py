@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).resolve().parents[3]
 LABS = [*sorted((ROOT / "labs").glob("*/lab.yaml")), *sorted((ROOT / "tests/golden/vagrant").glob("*/lab.yaml"))]
-GOLDENS = sorted((ROOT / "tests/golden/vagrant").glob("*/*/Vagrantfile"))
+GOLDENS = sorted((ROOT / "tests/golden/vagrant").rglob("Vagrantfile"))
 
 # What joins a network of a Vagrantfile to this computer or to its LAN, provider by provider.
 OPEN = re.compile(
