@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.command import Labctl
 from tests.support.reports import verdicts
+from tests.support.surroundings import PORT, WORLD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.engines, pytest.mark.timeout(900)]
 
@@ -138,6 +139,9 @@ def test_a_lab_on_libvirt_lives_a_whole_life(libvirt_host: Labctl, tmp_path: Pat
     report = host.json("verify", lab)
     assert Counter(flow["verdict"] for flow in report["flows"]).keys() == {"PASS"}, report
     # guests do not meet over the management network, and nobody reaches the host on it
+    beyond = [f for f in host.json("verify", lab, "--outside", f"{WORLD}:{PORT}")["flows"] if f["target"] == "outside"]
+    assert {(f["source"], f["source_device"]) for f in beyond} >= {("one", "mgmt"), ("two", "mgmt"), ("two", "eth0")}
+    assert {(f["expected"], f["verdict"]) for f in beyond} == {("deny", "PASS")}, "this host itself gets there"
     closed = {(f["source"], f["target"]) for f in report["flows"] if f["source_device"] == "mgmt"}
     assert closed == {("one", "two"), ("two", "one"), *((m, t) for m in ("one", "two") for t in ("host", "management"))}
     assert {f["expected"] for f in report["flows"]} == {"pass", "deny"}
