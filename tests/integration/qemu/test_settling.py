@@ -27,7 +27,8 @@ until [ -s /run/sshd.pid ]; do sleep 0.05; done
 def inside(script: str) -> str:
     """What a shell says in namespaces of its own, where /run is empty and /sys shows its own network."""
     mounts = "set -e\nmount -t tmpfs none /run\nmount -t sysfs none /sys\n"
-    argv = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh"]
+    argv = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    argv += ["env", "--default-signal=HUP", "sh"]  # a shell cannot trap what was ignored when it began, as under nohup
     done = subprocess.run(argv, input=mounts + script, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
