@@ -1,4 +1,4 @@
-"""Rendered Vagrantfiles with the files they read, whole: of every shipped lab, and of labs that use every field.
+"""Rendered Vagrantfiles of every shipped lab, and those of labs that use every field with all files that they read.
 
 Labs that are not sealed are sealed for engines that can hold no others.
 
@@ -42,6 +42,8 @@ def test_the_rendered_files_are_those_that_were_reviewed(lab: str, provider: str
     if provider in ("vmware_desktop", "hyperv"):
         plan = replace(plan, seal=True)
     rendered = dict(backend.render(plan, {}))
+    if lab.startswith("shipped/"):
+        rendered = {name: text for name, text in rendered.items() if not name.startswith("provision/")}
     folder = HERE / lab / provider
     if os.environ.get("LABCTL_WRITE_GOLDEN"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,2 +1,0 @@
-#!/bin/sh -e
-systemctl enable --now nginx
