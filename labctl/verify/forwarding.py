@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from labctl.host import nftables
 from labctl.plan.firewall import TABLE, render_nft
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.verify.answers import plain
 from labctl.verify.model import Finding, Verdict
 
 _PARTED = "---"
-_MOST = 3  # rules that a finding names
+_MOST = 3  # things of a kind that a finding names
 _WAY_IN = ("tcp", 22)  # labctl's own
 _CLIENTS = frozenset({68, 546})  # of DHCP, which hear answers alone
 _EPHEMERAL = 32768  # from here on Linux gives ports to clients, whose UDP sockets look like servers'
@@ -105,7 +106,9 @@ def findings(machine: MachinePlan, answer: str) -> Iterator[Finding]:
     if len(tables) != 2 or not tables[1]:
         yield silent(machine, "its answer is incomplete")
     elif tables[0] != tables[1]:
-        yield Finding("router-filter", machine.name, f"{machine.name}: {_difference(*tables)}", Verdict.FAIL)
+        there, planned = ([plain(line) for line in nftables.lines(table)] for table in tables)
+        told = ", ".join(f"its filter {what}" for what in nftables.differences(there, planned))
+        yield Finding("router-filter", machine.name, f"{machine.name}: {told or 'its filter is another'}", Verdict.FAIL)
 
 
 def _undeclared(machine: MachinePlan, sockets: str) -> Iterator[tuple[Literal["tcp", "udp"], int]]:
@@ -122,16 +125,3 @@ def _undeclared(machine: MachinePlan, sockets: str) -> Iterator[tuple[Literal["t
             continue
         if not any(ports.covers(protocol, port) for ports in machine.services):
             yield protocol, port
-
-
-def _difference(found: str, planned: str) -> str:
-    there, wanted = found.splitlines(), planned.splitlines()
-    parts = [
-        f"{word} {'; '.join(plain(line.strip()) for line in lines[:_MOST])}"
-        for word, lines in (
-            ("its filter has", [line for line in there if line not in wanted]),
-            ("its filter lacks", [line for line in wanted if line not in there]),
-        )
-        if lines
-    ]
-    return ", ".join(parts) or "the rules of its filter are in another order"

@@ -76,8 +76,7 @@ class Interview:
 
         probes: what the machine will be asked. ours: the doors that are to be listeners of labctl's by then.
         """
-        specs = {probe.id: probe.task(probe.door in ours) for probe in probes}
-        said = self._reside(name, seconds, token, doors, (self._gateway(probes), specs))
+        said = self._reside(name, seconds, token, doors, probes, ours)
         if said is not None:
             return said
         lines = [f"key {self._key(name)}", f"seconds {seconds:d}", f"token {_one(_TOKEN, token)}"]
@@ -123,13 +122,19 @@ class Interview:
         ]
 
     def _reside(
-        self, name: str, seconds: int, token: str, doors: Sequence[Door], questions: tuple[Any, dict[int, Any]]
+        self,
+        name: str,
+        seconds: int,
+        token: str,
+        doors: Sequence[Door],
+        probes: Sequence[Probe],
+        ours: Collection[Door],
     ) -> dict[int, str] | None:
-        """Start the Python program, which stays, with listeners and with what it will be asked; None without Python."""
-        gateway, specs = questions
+        """``listen`` by the Python program, which stays; None without Python."""
+        specs = {probe.id: probe.task(probe.door in ours) for probe in probes}
         wanted = [(door.family, door.protocol, door.address, door.port) for door in doors]
         devices, tasks = self._devices(name), self.tasks
-        batch = (QUICK, PATIENT, gateway, devices, list(specs.values()), _as_text(tasks.batch(name)))
+        batch = (QUICK, PATIENT, self._gateway(probes), devices, list(specs.values()), _as_text(tasks.batch(name)))
         first, filters = _as_text(tasks.first(name)), _as_text(tasks.filters(name))
         program = inside.resident(seconds, token, wanted, devices, first, filters, batch)
         result = self.session.run(name, PYTHON, stdin=program.encode(), timeout=_START)

@@ -374,7 +374,7 @@ def launched(probes: list[Any]) -> dict[Any, Any]:
 
 def write(path: str, value: str) -> None:
     try:
-        with open(path, "w") as file:  # noqa: PTH123 - as above
+        with open(path, "w") as file:  # noqa: PTH123 - pathlib is slow to load in a cold guest
             file.write(value)
     except OSError:
         return

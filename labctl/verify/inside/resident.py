@@ -106,8 +106,7 @@ class Resident:
         self.text += os.read(self.tasks, 1 << 16)
         if not self.text.endswith(b"\n"):
             return False
-        # Only root of this guest opens the pipe, and runs what it likes anyway.
-        (kind, *words), self.text = eval(self.text, {}), b""  # noqa: S307
+        (kind, *words), self.text = eval(self.text, {}), b""  # noqa: S307 - only root here writes it, who may run anything
         if kind == "collect":
             line = self.service.summary()
             self.service.close()
@@ -124,7 +123,7 @@ class Resident:
             now = {spec[0]: spec for spec in [*specs, *others]}
             chosen = [now[number] for number in (now if ids is None else ids)]
             line = self.probe(quick, patient, gateway, devices, chosen, frames)
-        except Exception as error:
+        except Exception as error:  # a caller waits for a line, whatever went wrong in this thread
             line = f"!{type(error).__name__}: {error}".replace("\n", " ")
         self.say(line)
 
