@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONTROL = "\0labctl-verify"  # an abstract unix socket: it leaves no file behind
-PATIENCE = 60  # seconds that somebody may take to read an answer
+PATIENCE = 30  # seconds that somebody may take to read an answer, or to end its probes
 NICER = 10  # others are answered before this guest goes on with its own probes; on Linux that is a thread's
 
 
@@ -64,10 +64,10 @@ def reside(task: tuple[Any, ...], later: Callable[[], Callable[..., str]]) -> No
 def dismiss() -> None:
     """End the process of a verification that was killed."""
     caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    caller.settimeout(3)
+    caller.settimeout(PATIENCE)
     try:
         caller.connect(CONTROL)
-        caller.recv(1)  # it closes its listeners, and then this
+        caller.recv(1)  # it closes its listeners, ends its probes, and closes this
     except OSError:
         return
     finally:
@@ -95,11 +95,13 @@ class Resident:
         self.control.bind(CONTROL)
         self.control.listen(4)
         self.text = b""
+        self.probing = _thread.allocate_lock()  # held while this guest's settings are others than its own
 
     def stay(self, end: float, later: Callable[[], Callable[..., str]]) -> None:
         """Serve until a time, or until it is dismissed or has said all."""
         self.probe = later()
         self.service.run(end, {self.tasks: self.task, self.control.fileno(): self.dismissed})
+        self.probing.acquire(True, PATIENCE)
 
     def task(self) -> bool:
         """Read more of a task, and do it when it is whole. Returns whether it was the last."""
@@ -112,7 +114,10 @@ class Resident:
             self.service.close()
             self.say(line)
             return True
-        _thread.start_new_thread(self.probed, tuple(words))
+        if self.probing.acquire(False):
+            _thread.start_new_thread(self.probed, tuple(words))
+        else:
+            self.say("!it probes already")
         return False
 
     def probed(self, ids: list[int] | None, others: list[Any]) -> None:
@@ -125,6 +130,8 @@ class Resident:
             line = self.probe(quick, patient, gateway, devices, chosen, frames)
         except Exception as error:  # a caller waits for a line, whatever went wrong in this thread
             line = f"!{type(error).__name__}: {error}".replace("\n", " ")
+        finally:
+            self.probing.release()
         self.say(line)
 
     def say(self, line: str) -> None:
@@ -136,9 +143,11 @@ class Resident:
             text = text[os.write(self.answers, text) :]
 
     def dismissed(self) -> bool:
-        """Somebody new wants to listen: make room."""
+        """Somebody new wants to listen: make room, and put back what a probe has changed before it is told."""
         caller, _ = self.control._accept()
         self.service.close()
         self.control.close()
+        if self.probing.acquire(True, PATIENCE):
+            self.probing.release()
         os.close(caller)
         return True

@@ -124,6 +124,30 @@ def test_who_listens_next_ends_what_a_killed_verification_left(guest: Guest) -> 
     assert guest.probes((1, "", *door, "x", True))[1][3] == "second"
 
 
+def test_a_guests_settings_are_put_back_by_one_that_is_dismissed_while_it_probes(guest: Guest) -> None:
+    """labctl was killed, and is called again at once."""
+
+    def filtering(*words: str) -> str:
+        return guest.run("sysctl", "-n", *words, "net.ipv4.conf.all.rp_filter", stdin="").strip()
+
+    guest.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=2", stdin="")
+    guest.run("ip", "route", "add", "192.0.2.0/24", "dev", "lo", stdin="")
+    guest.listen(60, "t", [], 4.0, 4.0, *FAST[2:])
+    task = f"{('probe', None, [(1, '', 4, 'udp', '192.0.2.9', 9, 'x', True)])!r}\n"
+    argv = ["ip", "netns", "exec", guest.namespace, *inside.ASK, *guest.pipes]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as asking:
+        assert asking.stdin is not None
+        asking.stdin.write(task)
+        asking.stdin.close()
+        end = time.monotonic() + 20
+        while filtering() != "0":
+            assert time.monotonic() < end, "it never began"
+            time.sleep(0.05)
+        asking.kill()
+    guest.listen(60, "t", [])
+    assert filtering() == "2"
+
+
 def test_what_goes_wrong_is_said_and_others_are_served_on(guest: Guest) -> None:
     door = (4, "tcp", "127.0.0.1", 4001)
     guest.listen(60, "token", [door])
