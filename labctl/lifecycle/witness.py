@@ -4,10 +4,9 @@ A snapshot that restores nothing and reports success exists in the field. So bef
 it another one, and a restore counts only when both places hold the first again. Then they get another one again: the
 next restore has to bring the first back too.
 
-Every program costs an emulated guest a fifth of a second, and a lab has many guests. So a mark is the work of a shell
-alone: its file on the disk is one that the kernel writes through (``chattr +S``), which is said to it once, and it is
-written over in place, so that nothing but the mark has to reach the disk. Where a file system cannot do that, ``sync``
-follows each mark.
+Every program costs an emulated guest a tenth of a second, and a lab has many guests. So a mark is written over the one
+that is there, without any program where the engine can do that, and else by a shell alone: the file on the disk is one
+that the kernel writes through, so that nothing but the mark has to reach the disk, and no ``sync`` has to follow.
 """
 
 from __future__ import annotations
@@ -17,31 +16,32 @@ from collections.abc import Iterable, Sequence
 
 from labctl.errors import GuestError, LabctlError
 from labctl.lifecycle.locate import Running
-from labctl.providers import marks
 from labctl.providers.base import SealedError
 from labctl.providers.clock import SET_CLOCK
+from labctl.providers.marks import LAZY, MEMORY, ON_DISK, READY
 from labctl.providers.workers import Stop, each, raise_failures
 
 _SECONDS = 60.0
 _JOBS = 8
-# /run is a tmpfs on every Linux with systemd. What is longer than a mark may stay behind it on the next line.
-_MEMORY, _DISK, _LAZY = "/run/labctl/checkpoint", marks.MARK_ON_DISK, marks.LAZY
 _BEFORE = "/var/lib/labctl/checkpoint"  # where earlier releases left the mark on the disk
+# What is longer than a mark may stay behind it on the next line.
+_FOLDER = MEMORY.rpartition("/")[0]
 _LEAVE = f"""\
-[ -d /run/labctl ] || mkdir -p /run/labctl || exit 1
-{marks.READY} || exit 1
-echo "$1" 1<>{_MEMORY} && echo "$1" 1<>{_DISK} || exit 1
+[ -d {_FOLDER} ] || mkdir -p {_FOLDER} || exit 1
+{READY} || exit 1
+disk={ON_DISK}; [ -e "$disk" ] || disk={LAZY}
+echo "$1" 1<>{MEMORY} && echo "$1" 1<>"$disk" || exit 1
 """
-_NOW = f"[ ! -e {_LAZY} ] || exec sync {_DISK}\n"
-_SOON = f"[ ! -e {_LAZY} ] || sync {_DISK} >/dev/null 2>&1 &\n"
+_NOW = f"[ ! -e {LAZY} ] || exec sync {LAZY}\n"
+_SOON = f"[ ! -e {LAZY} ] || sync {LAZY} >/dev/null 2>&1 &\n"
 # The clock first: what comes after may depend on it. The disk is read past the page cache, which is memory.
 _LOOK = f"""\
 now=$1
 {SET_CLOCK}\
-read -r memory <{_MEMORY}; printf '%s\\n' "$memory"
-disk={_DISK}; [ -s "$disk" ] || disk={_BEFORE}
+read -r memory <{MEMORY}; printf '%s\\n' "$memory"
+for disk in {ON_DISK} {LAZY} {_BEFORE}; do [ ! -s "$disk" ] || break; done
 dd "if=$disk" iflag=direct bs=4096 count=1 2>/dev/null || cat "$disk"
-echo "$2" 1<>{_MEMORY}; echo "$2" 1<>"$disk"
+echo "$2" 1<>{MEMORY}; echo "$2" 1<>"$disk"
 {_SOON}"""
 
 
@@ -53,9 +53,14 @@ def leave(lab: Running, machines: Iterable[str], mark: str, *, soon: bool = Fals
     """
     took: list[str] = []
     script = _LEAVE + (_SOON if soon else _NOW)
+    files = dict.fromkeys((MEMORY, ON_DISK), f"{mark}\n".encode())
 
     def one(name: str) -> None:
-        if lab.provider.execute(lab.plan, name, ["sh", "-c", script, "labctl", mark], timeout=_SECONDS).code == 0:
+        provider, plan = lab.provider, lab.plan
+        if (
+            provider.write_over(plan, name, files)
+            or provider.execute(plan, name, ["sh", "-c", script, "labctl", mark], timeout=_SECONDS).code == 0
+        ):
             took.append(name)
 
     each([name for name in machines if lab.plan.machine(name).os == "linux"], one, jobs=_JOBS, stop=Stop())

@@ -18,7 +18,12 @@ from labctl.providers.base import ExecResult, UnfinishedError
 
 ANSWER_SECONDS = 20.0
 _CHUNK = 192 << 10
-_POLL_FIRST, _POLL_LAST = 0.02, 0.4
+# A program's end is asked for, and each question costs an emulated guest milliseconds.
+_POLL_FIRST, _POLL_LAST, _POLL_SHARE = 0.02, 0.4, 0.1
+
+
+class RefusedError(GuestError):
+    """The agent answers and will not, or cannot, do what it was told."""
 
 
 class GuestAgent(ABC):
@@ -28,7 +33,7 @@ class GuestAgent(ABC):
     def call(self, command: str, *, timeout: float = ANSWER_SECONDS, **arguments: Any) -> Any:
         """Run an agent command and give its ``return`` value. Underscores in argument names stand for dashes.
 
-        Raises GuestError where the agent refuses or does not answer within ``timeout`` seconds.
+        Raises RefusedError, and GuestError where the agent does not answer within ``timeout`` seconds.
         """
 
     @abstractmethod
@@ -64,7 +69,8 @@ class GuestAgent(ABC):
         return ExecResult(code, _decoded(status, "out-data"), _decoded(status, "err-data"))
 
     def _ended(self, program: str, pid: int, timeout: float) -> dict[str, Any]:
-        deadline, pause = time.monotonic() + timeout, _POLL_FIRST
+        began = time.monotonic()
+        deadline = began + timeout
         while True:
             # a guest that is busy with what it was told to run gets the time of that for its answers too
             left = deadline - time.monotonic()
@@ -75,12 +81,18 @@ class GuestAgent(ABC):
                 raise GuestError(f"{program} did not end within {timeout:g} s in the guest")
             if not self.alive():
                 raise GuestError(f"{program} was given up in the guest")
-            time.sleep(pause)
-            pause = min(pause * 1.5, _POLL_LAST)
+            time.sleep(min(max(_POLL_FIRST, _POLL_SHARE * (time.monotonic() - began)), _POLL_LAST))
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file in the guest, in pieces. Raises GuestError."""
-        handle = self.call("guest-file-open", path=path, mode="wb")
+        self._write(path, content, "wb")
+
+    def write_over(self, path: str, content: bytes) -> None:
+        """Write over the beginning of a file that is there. Raises RefusedError where it is not, GuestError."""
+        self._write(path, content, "rb+")
+
+    def _write(self, path: str, content: bytes, mode: str) -> None:
+        handle = self.call("guest-file-open", path=path, mode=mode)
         try:
             for start in range(0, len(content), _CHUNK):
                 piece = base64.b64encode(content[start : start + _CHUNK]).decode()

@@ -358,6 +358,14 @@ class Provider(ABC):
         Raises GuestError where there is no answer, SealedError where there is no way.
         """
 
+    def write_over(self, plan: LabPlan, machine: str, files: Mapping[str, bytes]) -> bool:
+        """Write over the beginning of files that are in the guest, by path, without a program's being started there.
+
+        False where that is not possible: nothing leads there but programs, or a file is missing. Raises GuestError.
+        """
+        _ = plan, machine, files
+        return False
+
     def execute_cut_off(
         self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", seconds: float, timeout: float
     ) -> ExecResult:

@@ -32,6 +32,7 @@ def home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="labctl-bench-") as name:
         folder = Path(name)
         os.environ["LABCTL_STATE_DIR"] = str(folder / "state")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed labctl has its modules compiled
         shutil.copytree(REPOSITORY / "labs", folder / "labs")
         try:
             yield folder

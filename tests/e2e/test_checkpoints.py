@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from labctl.lifecycle import witness
+from labctl.providers import marks
 from labctl.providers.qemu.checkpoints import _job
 from tests.support.command import Labctl
 from tests.support.guests import BOTH, LAB, THREE, Guests
@@ -86,11 +87,11 @@ def test_a_mark_takes_no_program_but_a_shell_and_outlives_a_qemu_that_is_killed_
     script = f"PATH=/nowhere\n{witness._LEAVE}{witness._NOW}"
     for machine in BOTH:
         guests.sh(machine, script, "a mark")
-        assert guests.sh(machine, f"cat {witness._MEMORY}").splitlines()[0] == "a mark"
+        assert guests.sh(machine, f"cat {marks.MEMORY}").splitlines()[0] == "a mark"
     guests.sh("two", script, "another mark")
     guests.kill()
     guests.up()
-    assert guests.sh("two", f"cat {witness._DISK}").splitlines()[0] == "another mark"
+    assert guests.sh("two", f"cat {marks.ON_DISK}").splitlines()[0] == "another mark"
     guests.restore("clean")
     assert guests.marks() == WELL
 

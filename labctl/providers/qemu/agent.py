@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from labctl.errors import GuestError
-from labctl.providers.agent import ANSWER_SECONDS, GuestAgent, request
+from labctl.providers.agent import ANSWER_SECONDS, GuestAgent, RefusedError, request
 from labctl.providers.qemu.jsonline import Channel, ChannelError, ChannelTimeoutError, parse
 
 # The agent keeps at most 16 MiB of each output stream (GUEST_EXEC_MAX_OUTPUT); base64 makes it a third longer.
@@ -77,7 +77,7 @@ class Agent(GuestAgent):
         return False
 
     def call(self, command: str, *, timeout: float = ANSWER_SECONDS, **arguments: Any) -> Any:
-        """Run an agent command and give its ``return`` value. Underscores in argument names stand for dashes."""
+        """As in GuestAgent."""
         number = secrets.randbelow(1 << 31)
         try:
             self._channel.send({**request(command, arguments), "id": number}, timeout=timeout)
@@ -86,7 +86,7 @@ class Agent(GuestAgent):
             raise GuestError(f"the guest agent did not answer {command}: {error}") from error
         if "return" in answer:
             return answer["return"]
-        raise GuestError(f"the guest agent refused {command}", details=str(answer.get("error"))[:2000])
+        raise RefusedError(f"the guest agent refused {command}", details=str(answer.get("error"))[:2000])
 
     def _answer(self, number: int, timeout: float) -> dict[str, Any]:
         """The answer to request ``number``.

@@ -15,6 +15,7 @@ from labctl.events import Event, Listener, ignore
 from labctl.host.files import allocated, private_folder, remove_tree, write_atomic
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
+from labctl.providers.agent import RefusedError
 from labctl.providers.base import (
     ONE_MOMENT,
     BootImage,
@@ -149,6 +150,16 @@ class QemuProvider(Provider):
                 return session.execute(argv, stdin=stdin, timeout=timeout)
         except GuestError as error:
             raise type(error)(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
+
+    def write_over(self, plan: LabPlan, machine: str, files: Mapping[str, bytes]) -> bool:
+        self._running(plan, machine)
+        with agent(self._layout.machine(machine).agent, timeout=_AGENT_SECONDS) as session:
+            try:
+                for path, content in files.items():
+                    session.write_over(path, content)
+            except RefusedError:
+                return False
+        return True
 
     def seal(self, plan: LabPlan, machine: str) -> None:
         self._running(plan, machine)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from labctl.providers.marks import READY
+from labctl.providers.marks import MEMORY, ON_DISK, READY
 
 SPOOL = "/run/labctl"
 """Where a guest is given its orders; for root only."""
@@ -27,6 +27,17 @@ for program in 'ip -batch /dev/null' 'perl -e 0' 'tar --version' 'nft --version'
 done >/dev/null 2>&1
 """
 
+# Where each program lies at addresses of its own, the emulator translates the same libraries for each of them anew.
+_RANDOMIZE = "/proc/sys/kernel/randomize_va_space"
+_RANDOMIZED = "/run/labctl-randomized"
+FIXED_PLACES = f"""\
+randomize=''
+if [ -e {ANY_HOST_KEY} ] && read -r randomize <{_RANDOMIZED}; then echo 0 >{_RANDOMIZE}; fi
+"""
+"""Has the programs that a shell starts from now on lie at the same addresses. A service is none of them."""
+OWN_PLACES = f"""[ -z "$randomize" ] || echo "$randomize" >{_RANDOMIZE}"""
+"""Ends that."""
+
 # A server that were told of another key would start anew, which takes an emulated guest a second. Most need not be
 # told, as they start a program for each connection, which reads the key: that is tried with a key of no use.
 _TRY_KEYS = f"""\
@@ -42,7 +53,9 @@ fi
 
 def script(names: Sequence[tuple[str, str]]) -> str:
     """For a guest that has booted. names: the MAC of each NIC, and what it is called in every copy."""
-    return "".join((_WARM, _naming(names), _TRY_KEYS, f"{READY}\n", "sync\n"))
+    marks = f"{READY}\n[ ! -e {ON_DISK} ] || echo none >{MEMORY}\n"
+    randomized = f"read -r randomize <{_RANDOMIZE}; echo $randomize >{_RANDOMIZED}\n"  # its one line does not end
+    return "".join((_WARM, _naming(names), _TRY_KEYS, randomized, marks, "sync\n"))
 
 
 def _naming(names: Sequence[tuple[str, str]]) -> str:

@@ -36,7 +36,7 @@ from labctl.providers.qemu.options import option
 from labctl.providers.qemu.qmp import Monitor, RefusedError, monitor
 from labctl.providers.workers import Stop
 
-_FORMAT = 2  # of what a template is: another number makes all of them anew
+_FORMAT = 3  # of what a template is: another number makes all of them anew
 _MARK = "labctl-template:"
 _UUID = "6c616263-746c-4000-8000-000000000000"
 _BOOT_SECONDS = 300.0
