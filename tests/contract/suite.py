@@ -207,6 +207,16 @@ def test_execute_gives_output_and_takes_input(lab: Lab) -> None:
 
 
 @ANSWERS
+def test_a_file_that_is_there_is_written_over_where_that_takes_no_program(lab: Lab) -> None:
+    lab.run("a", "sh", "-c", "echo the beginning >/run/over; echo the rest >>/run/over")
+    done = lab.provider.write_over(lab.plan, "a", {"/run/over": b"another one \n"})
+    assert lab.run("a", "cat", "/run/over") == ("another one \nthe rest" if done else "the beginning\nthe rest")
+    assert done == (lab.provider.name == "qemu")
+    assert not lab.provider.write_over(lab.plan, "a", {"/run/over": b"x", "/run/nothing": b"x"})
+    assert lab.provider.execute(lab.plan, "a", ["ls", "/run/nothing"]).code != 0
+
+
+@ANSWERS
 def test_execute_of_a_missing_program_is_an_error(lab: Lab) -> None:
     with pytest.raises(GuestError, match="a: "):
         lab.provider.execute(lab.plan, "a", ["no-such-program"])

@@ -19,14 +19,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 # new ones just before it is kept, so that it would not take others by itself in the moments that this looks at.
 WATCHED = """
 import sys
-from labctl.providers.qemu import guest, template
+from labctl.providers.qemu import guest, settling
 real = guest.rebirth
 def watched(macs):
     reseed, rest = real(macs).split("\\n", 1)
     look = "dd if=/dev/urandom of=/run/{} bs=32 count=500 2>/dev/null"
     return "\\n".join((look.format("before"), reseed, look.format("after"), rest))
 guest.rebirth = watched
-template._SETTLE += '''perl -e 'open(R, "+<", "/dev/urandom") && ioctl(R, 0x5207, 0) || exit 1'\\n'''
+settling._TRY_KEYS += '''perl -e 'open(R, "+<", "/dev/urandom") && ioctl(R, 0x5207, 0) || exit 1'\\n'''
 from labctl.__main__ import main
 main()
 """

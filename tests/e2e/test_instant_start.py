@@ -106,6 +106,8 @@ def test_copies_share_nothing_that_must_differ(copying: Labctl) -> None:
     for name in ("one", "two"):
         before, clock = time.time(), float(copying.run("exec", lab, name, "--", "date", "+%s.%N"))
         assert before - 3 < clock < time.time() + 3
+    placed = ("cat", "/proc/sys/kernel/randomize_va_space")
+    assert len({copying.run("exec", lab, name, "--", *placed) for name in ("one", "two", "disk")}) == 1
     assert copying.json("verify", lab)["summary"]["PASS"] > 0
 
 

@@ -220,7 +220,8 @@ def _run_pack(session: Agent, pack: bytes, unpack: str, timeout: float) -> ExecR
 def _framed(files: Sequence[GuestFile]) -> bytes:
     """Each file after a line of its own, which ends with a zero byte, as no path has one."""
     return b"".join(
-        f"{int(file.mode, 8):o} {len(file.content)} /{file.path.lstrip('/')}\0".encode() + file.content for file in files
+        f"{int(file.mode, 8):o} {len(file.content)} /{file.path.lstrip('/')}\0".encode() + file.content
+        for file in files
     )
 
 

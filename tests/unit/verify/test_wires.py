@@ -229,6 +229,8 @@ def test_ipv6_on_the_management_path_is_reported_and_its_gateway_is_not() -> Non
     assert scene.kinds() == set()
     scene.sources["a"].add(("mgmt", "52:56:00:00:00:02", 0x86DD))
     assert scene.kinds() == {("management-ipv6", "a")}
+    scene.unplugged.add(("a", "mgmt"))  # heard while labctl had the cable in to ask
+    assert scene.kinds() == set()
 
 
 def test_whoever_answers_for_somebody_elses_address_is_reported() -> None:
