@@ -238,7 +238,9 @@ def _digest_of(machine: MachinePlan, root: Path, known: Mapping[str, str]) -> st
 
 def _all_running(observed: Observed, plan: LabPlan) -> bool:
     running = {status.name for status in observed.machines if status.state == "running"}
-    return not (observed.leftovers or observed.faults) and running >= {machine.name for machine in plan.machines}
+    return not (observed.leftovers or observed.faults or observed.wires) and running >= {
+        machine.name for machine in plan.machines
+    }
 
 
 def check_ownership(draft: Draft) -> None:

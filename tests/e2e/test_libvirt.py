@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections import Counter
@@ -13,6 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from labctl.plan.build import build
+from labctl.providers.vagrant import networks
+from labctl.spec.load import load
 from tests.support.command import Labctl
 from tests.support.reports import verdicts
 from tests.support.surroundings import PORT, WORLD
@@ -164,6 +168,7 @@ def test_a_lab_on_libvirt_lives_a_whole_life(libvirt_host: Labctl, tmp_path: Pat
     inside("ip", "link", "delete", "odd")
     inside("ip", "address", "del", "192.0.2.77/24", "dev", bridge)
     host.run("up", lab)
+    assert inside("nft", "list", "tables", "arp").split() == tables
 
     # the same file on the other engine: another instance, so that both run at once with the same addresses
     beside = ("--instance", "beside")
@@ -202,3 +207,110 @@ def test_a_lab_on_libvirt_lives_a_whole_life(libvirt_host: Labctl, tmp_path: Pat
     host.run("destroy", lab, "--yes")
     assert there(host) == {"domains": [], "networks": [], "disks": [], "tables": []}
     assert host.json("list") == []
+
+
+APART = """\
+version: 1
+name: apart
+provider: libvirt
+defaults: {image: debian-12, memory: 256 MiB}
+networks:
+  rooms: {subnet: 10.66.0.0/24, subnet6: "fd00:66::/64", peers: false}
+  hall: {subnet: 10.67.0.0/24}
+machines:
+  a: {networks: {rooms: 10.66.0.10}}
+  b: {networks: {rooms: 10.66.0.11}}
+  r:
+    router: true
+    networks: {rooms: 10.66.0.1, hall: 10.67.0.1}
+    provision: [{shell: ping -c 1 -w 150 10.66.0.10}]
+providers: {libvirt: {driver: qemu}}
+"""
+
+
+class Ports:
+    """The cables of a lab on the host that it runs on: NIC by machine and network."""
+
+    def __init__(self, host: Labctl, lab: Path) -> None:
+        assert host.host is not None
+        self._run = host.host.run
+        plan = build(load(lab), provider="libvirt")
+        self._devices = {
+            (machine.name, i.network): networks.tap(plan, i) for machine in plan.machines for i in machine.interfaces
+        }
+
+    def isolated(self) -> set[tuple[str, str]]:
+        """NICs whose ports the kernel isolates; every one has to be plugged in."""
+        flags = {
+            port["ifname"]: port["isolated"] for port in json.loads(self._run("bridge", "-j", "-d", "link", "show"))
+        }
+        return {nic for nic, device in self._devices.items() if flags[device]}
+
+    def isolate(self, machine: str, network: str, flag: str) -> None:
+        """What somebody does behind labctl's back."""
+        self._run("bridge", "link", "set", "dev", self._devices[machine, network], "isolated", flag)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_members_without_peers_reach_their_router_and_not_each_other(libvirt_host: Labctl) -> None:
+    host = libvirt_host
+    lab = host.home / "apart"
+    lab.mkdir()
+    (lab / "lab.yaml").write_text(APART)
+    replace(host, host=None).run("image", "prepare", lab)
+    members = {("a", "rooms"), ("b", "rooms")}
+    between = {("a", "b"), ("b", "a")}
+
+    def proven() -> None:
+        report = host.json("verify", lab)
+        assert Counter(flow["verdict"] for flow in report["flows"]).keys() == {"PASS"}, report
+        assert [found for found in report["host_evidence"] if found["verdict"] != "PASS"] == []
+        on_rooms = {
+            (flow["source"], flow["target"], flow["expected"])
+            for flow in report["flows"]
+            if flow["source_device"] == "eth0" and flow["target"] in ("a", "b", "r")
+        }
+        meeting = {(a, b, "pass") for a, b in (("a", "r"), ("b", "r"), ("r", "a"), ("r", "b"))}
+        assert on_rooms >= meeting | {(a, b, "deny") for a, b in between}
+
+    host.run("up", lab)  # a step of the router's reaches a member already
+    ports = Ports(host, lab / "lab.yaml")
+    assert ports.isolated() == members
+    proven()
+
+    for machine, network in members:
+        ports.isolate(machine, network, "off")
+    report = host.json("verify", lab, code=3)
+    told = {found["details"] for found in report["host_evidence"] if found["kind"] == "open-wire"}
+    assert told == {f"rooms: the port of eth0 of {name} is not isolated, so it meets peers" for name in "ab"}
+    assert {(f["source"], f["target"]) for f in report["flows"] if f["verdict"] == "FAIL"} == between
+    assert {change["action"] for change in host.json("up", lab)["changes"]} == {"keep"}
+    assert ports.isolated() == members
+
+    ports.isolate("r", "rooms", "on")
+    (fault,) = host.json("status", lab)["faults"]
+    assert fault == "the port of eth0 of r on rooms is isolated, so peers do not reach it"
+    host.run("up", lab)
+    assert ports.isolated() == members
+
+    # each has new cables afterwards
+    host.run("snapshot", "save", "clean", lab)
+    ports.isolate("a", "rooms", "off")
+    host.run("snapshot", "restore", "clean", lab)
+    assert ports.isolated() == members
+    host.run("down", lab)
+    host.run("up", lab)
+    assert ports.isolated() == members
+
+    # another mind: the wire is made anew under machines that run
+    (lab / "lab.yaml").write_text(APART.replace(", peers: false", ""))
+    host.run("up", lab)
+    assert ports.isolated() == set()
+    host.run("exec", lab, "a", "--", "ping", "-c", "1", "-w", "60", "10.66.0.11")
+    (lab / "lab.yaml").write_text(APART)
+    host.run("up", lab)
+    assert ports.isolated() == members
+    host.run("snapshot", "restore", "clean", lab)
+    proven()
+    host.run("destroy", lab, "--yes")

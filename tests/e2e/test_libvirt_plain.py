@@ -20,6 +20,7 @@ import pytest
 
 from labctl.plan.build import build
 from labctl.plan.model import LabPlan
+from labctl.providers.vagrant import networks
 from labctl.spec.load import load
 from tests.support.command import Labctl
 from tests.support.libvirt import libvirtd
@@ -56,12 +57,13 @@ class Project:
         (source / "lab.yaml").write_text(lab)
         replace(self.command, host=None).run("render", source, "--provider", "libvirt", "-o", self.folder)
 
-    def vagrant(self, *arguments: str, seconds: float = 280) -> str:
+    def vagrant(self, *arguments: str, code: int = 0) -> str:
         """Run plain Vagrant there to its end and give what it says. No labctl runs meanwhile."""
         with self.command.spawn("env", "-C", str(self.folder), "vagrant", *arguments) as process:
-            out, err = process.communicate(timeout=seconds)
-        assert process.returncode == 0, f"vagrant {arguments}\n{out.decode()[-3000:]}\n{err.decode()[-3000:]}"
-        return out.decode()
+            out, err = process.communicate(timeout=280)
+        said = out.decode() + err.decode()
+        assert process.returncode == code, f"vagrant {arguments}\n{said[-6000:]}"
+        return out.decode() if code == 0 else said
 
     def asked(self, *addresses: str) -> list[str]:
         """What the host that the lab is on hears at the SSH port of each address."""
@@ -139,6 +141,55 @@ def test_a_rendered_lab_lives_and_goes_with_plain_vagrant(rendered: Project, pla
     rendered.virsh("net-start", management)
     rendered.vagrant("destroy", "-f")
     assert rendered.there() == nothing
+
+
+APART = """\
+version: 1
+name: apart
+provider: libvirt
+defaults: {image: debian-12, memory: 256 MiB}
+networks:
+  lan: {subnet: 10.64.0.0/24, peers: false}
+  hall: {subnet: 10.65.0.0/24}
+machines:
+  one: {networks: [lan]}
+  two: {networks: [lan, hall], router: true}
+providers: {libvirt: {driver: qemu}}
+"""
+
+
+@pytest.mark.timeout(900)
+def test_plain_vagrant_keeps_members_apart_and_opens_their_router(rendered: Project) -> None:
+    project = Project(rendered.command, rendered.folder.parent / "apart/project")
+    project.render(APART)
+    plan = build(load(project.folder.parent / "lab/lab.yaml"), provider="libvirt")
+    lan = plan.network("lan")
+    taps = {networks.tap(plan, machine.interfaces[0]): machine.name for machine in plan.machines}
+    assert project.command.host is not None
+    host = project.command.host
+
+    def isolated() -> set[str]:
+        ports = json.loads(host.run("bridge", "-json", "-details", "link", "show"))
+        assert taps.keys() <= {port["ifname"] for port in ports}
+        return {taps[port["ifname"]] for port in ports if port["isolated"] and port["ifname"] in taps}
+
+    # a network from another time, which Vagrant would take
+    before = project.folder / "before.xml"
+    before.write_text(networks.wire(replace(lan, peers=True)))
+    project.virsh("net-define", str(before))
+    assert "lets its members meet" in project.vagrant("up", "--provider=libvirt", code=1)
+    assert project.virsh("list", "--all", "--name").split() == []
+    project.virsh("net-undefine", lan.wire)
+
+    project.vagrant("up", "--provider=libvirt")
+    assert isolated() == {"one"}
+    address, beside = (str(plan.machine(name).interfaces[0].addresses()[0]) for name in ("two", "one"))
+    project.vagrant("ssh", "one", "-c", f"ping -c 1 -w 60 {address}")
+    project.vagrant("reload", "two")
+    assert isolated() == {"one"}
+    project.vagrant("ssh", "two", "-c", f"ping -c 1 -w 60 {beside}")
+    project.vagrant("destroy", "-f")
+    assert project.there() == {"domains": [], "networks": [], "disks": []}
 
 
 VERIFY = """\

@@ -49,6 +49,13 @@ class Engine(ABC):
     def prepare(self, plan: LabPlan) -> None:
         """Make what must be there before Vagrant starts machines."""
 
+    def settle(self, plan: LabPlan, machine: str) -> None:
+        """Make what is around a running machine what the plan says, wherever it may have been started or meddled with.
+
+        Raises LabctlError.
+        """
+        _ = plan, machine
+
     def clear(self, noted: Path, kept: str) -> None:
         """Remove what a Vagrant that was killed has left of a machine that it was still making; remove the note.
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from labctl.errors import LabctlError
 from labctl.host.runner import Runner
-from labctl.plan.model import LabPlan
+from labctl.plan.model import LabPlan, NetworkPlan
 from labctl.providers.agent import GuestAgent
 from labctl.providers.base import (
     MANAGEMENT,
@@ -44,7 +44,7 @@ class Libvirt(Engine):
     def capabilities(cls) -> Capabilities:
         return Capabilities(
             promiscuous=False,
-            isolated_ports=False,
+            isolated_ports=True,
             egress=False,
             seal=True,
             checkpoints=True,
@@ -70,7 +70,10 @@ class Libvirt(Engine):
             hint="Run labctl as root: it closes this host to the guests' management network with nftables.",
         )
         for network in plan.networks:
-            self._virsh.define_network(networks.wire(network))
+            self._define(network)
+
+    def settle(self, plan: LabPlan, machine: str) -> None:
+        libvirt_wires.settle(plan, machine, self._runner)
 
     def variables(self, images: Collection[BootImage]) -> Mapping[str, str]:
         """KVM only where it was shown to run a guest; a box has its kernel beside it in the image store."""
@@ -128,7 +131,11 @@ class Libvirt(Engine):
         self._virsh.set_link(self.names(plan).machines[machine][0], plan.machine(machine).management_mac, joined)
 
     def checkpoints(self, plan: LabPlan, forget: Callable[[str], None]) -> Checkpoints:
-        return LibvirtCheckpoints(self._virsh, self.names(plan).machines, lambda: self.prepare(plan), forget)
+        def restored(machine: str) -> None:
+            self.settle(plan, machine)
+            forget(machine)
+
+        return LibvirtCheckpoints(self._virsh, self.names(plan).machines, lambda: self.prepare(plan), restored)
 
     def remove(self, machines: Mapping[str, tuple[str, str]]) -> None:
         if not machines:
@@ -156,10 +163,21 @@ class Libvirt(Engine):
         said = self._runner.run(["nft", "list", "tables", family], check=False, changes=False)
         return frozenset(line.split()[-1] for line in said.text.splitlines() if line.strip())
 
+    def _define(self, network: NetworkPlan) -> None:
+        """Make a wire. One whose ports are isolated and should not be, or the other way round, is made anew, because
+        libvirt does not change that of a network that is there: its cables are dead until their machines are settled.
+        """
+        found = self._virsh.network(network.wire)
+        if found is not None and found.isolated == network.peers:
+            libvirt_wires.unplug(network, self._runner)
+            self._virsh.remove_network(network.wire)
+        self._virsh.define_network(networks.wire(network))
+
     def _wires(self, plan: LabPlan) -> tuple[tuple[libvirt_wires.Opening, ...], tuple[str, ...]]:
-        """What the wires let through beyond the plan, and why that is not known."""
+        """What the wires let through beyond the plan, and what they do not although they should, or why that is not
+        known."""
         try:
-            return libvirt_wires.openings(plan, self._virsh, self._runner), ()
+            return libvirt_wires.look(plan, self._virsh, self._runner)
         except LabctlError as error:
             return (), (error.brief,)
 

@@ -11,16 +11,20 @@ from labctl.providers.vagrant.virsh import Domain, Virsh
 
 
 class LibvirtCheckpoints(Checkpoints):
-    """Snapshots of an instance's domains. prepare: makes its networks where they are gone, as after a restart."""
+    """Snapshots of an instance's domains.
+
+    prepare: makes its networks where they are gone, as after a restart. restored: is told of machines that were put
+    back, whose cables and connections are new.
+    """
 
     def __init__(
         self,
         virsh: Virsh,
         domains: Mapping[str, tuple[str, str]],
         prepare: Callable[[], None],
-        forget: Callable[[str], None],
+        restored: Callable[[str], None],
     ) -> None:
-        self._virsh, self._domains, self._prepare, self._forget = virsh, domains, prepare, forget
+        self._virsh, self._domains, self._prepare, self._restored = virsh, domains, prepare, restored
 
     def pause(self, machines: Sequence[str]) -> Mapping[str, float]:
         """The times given lie as far apart as the whole command took, which is more than the machines did."""
@@ -55,7 +59,7 @@ class LibvirtCheckpoints(Checkpoints):
 
     def restore(self, machine: str, key: str) -> None:
         self._virsh.snapshot_revert(self._mine(machine).name, key)
-        self._forget(machine)
+        self._restored(machine)
 
     def delete(self, machine: str, key: str) -> None:
         name, uuid = self._domains.get(machine, ("", ""))

@@ -139,11 +139,28 @@ def lease(machine: MachinePlan) -> str:
 def wire(network: NetworkPlan) -> str:
     """The definition of a network of the lab: a bridge without an address of the host, and with no name or DHCP server.
 
-    ``ipv6='yes'`` lets guests speak IPv6 to each other, as they do on every wire.
+    ``ipv6='yes'`` lets guests speak IPv6 to each other, as they do on every wire. On one with ``peers: false`` libvirt
+    isolates every port as it plugs it in, routers' too; those are opened afterwards, so that whoever starts a machine
+    and whatever fails in between leaves the wire too closed, and never too open.
     """
+    apart = "" if network.peers else "  <port isolated='yes'/>\n"
     return f"""\
 <network ipv6='yes'>
   <name>{network.wire}</name>
   <bridge name='{wire_bridge(network)}' stp='on' delay='0'/>
-</network>
+{apart}</network>
 """
+
+
+def wire_file(network: NetworkPlan) -> str:
+    """The file beside a Vagrantfile with the definition of a network that vagrant-libvirt would make without it."""
+    return f"network-{network.name}.xml"
+
+
+def opened(plan: LabPlan, machine: MachinePlan) -> tuple[str, ...]:
+    """The devices of a router's NICs on networks with ``peers: false``: their ports are opened once they are there."""
+    return tuple(
+        tap(plan, interface)
+        for interface in machine.interfaces
+        if not plan.network(interface.network).peers and not interface.isolated
+    )

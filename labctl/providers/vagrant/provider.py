@@ -8,7 +8,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -36,7 +36,7 @@ from labctl.providers.base import (
     SealedError,
 )
 from labctl.providers.ssh import disconnect, run_as_root
-from labctl.providers.vagrant import cut_off, linux, provision
+from labctl.providers.vagrant import cut_off, linux, networks, provision
 from labctl.providers.vagrant.command import Vagrant
 from labctl.providers.vagrant.engine import Engine, Names
 from labctl.providers.vagrant.libvirt import Libvirt
@@ -242,6 +242,7 @@ class VagrantProvider(Provider):
         if state != "absent":
             box_is_there.set()
         if state == "running" and action == "keep" and note.complete:
+            self._engine.settle(job.plan, name)
             return
         image = job.images.get(name)
         note = replace(note, user=image.user if image is not None else note.user, made=note.made or note.complete)
@@ -260,12 +261,15 @@ class VagrantProvider(Provider):
                 self._notes.keep(name, replace(note, complete=False, made=True))
 
         machine = job.plan.machine(name)
-        first, last = _in_two(verb, job.plan, machine) if machine.secrets else (verb, ())
+        in_two = machine.secrets or networks.opened(job.plan, machine)
+        first, last = _in_two(verb, job.plan, machine) if in_two else (verb, ())
         self._carry_out(vagrant, name, first, step, stop, seconds=_UP_SECONDS, heard=heard)
+        self._engine.settle(job.plan, name)
         self._notes.copies(name).unlink(missing_ok=True)
         self._pin(job.plan, name)
         if last:
-            with self._told(job.plan, name, secret_files(machine, job.secrets)) as hide:
+            files = secret_files(machine, job.secrets)
+            with self._told(job.plan, name, files) if files else nullcontext(str) as hide:
                 self._carry_out(vagrant, name, last, "provision", stop, seconds=_UP_SECONDS, hide=hide)
         self._notes.keep(name, replace(note, complete=True, made=True))
         self.listener(Event("done", step, name, seconds=time.monotonic() - began))
@@ -419,7 +423,8 @@ def _box(job: Job, name: str) -> str:
 
 
 def _in_two(verb: tuple[str, ...], plan: LabPlan, machine: MachinePlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What to tell Vagrant until the machine stands, and for the steps of the lab, which may read secrets then.
+    """What to tell Vagrant until the machine stands, and for the steps of the lab: they may read secrets then, and a
+    router's reach members that ``peers: false`` keeps from each other.
 
     The second is empty where the verb brings no steps, or there are none.
     """

@@ -152,13 +152,17 @@ def _render(plan: LabPlan, images: Mapping[str, BootImage], engine: Engine) -> M
     }
     if engine == "libvirt":
         own = networks.management(plan)
-        files[own.file] = own.xml
+        apart = [network for network in plan.networks if not network.peers]
+        files |= {own.file: own.xml} | {networks.wire_file(network): networks.wire(network) for network in apart}
         lab |= {
             "uri": networks.SYSTEM_URI,
             "driver": plan.settings.get("libvirt", {}).get("driver"),
             "prefix": _full_name(plan, ""),
             "management": own,
             "networks": (own.name, *(network.wire for network in plan.networks)),
+            "apart": tuple((network.wire, networks.wire_file(network)) for network in apart),
+            "not_apart": "A network of this lab was there before and lets its members meet: labctl up makes it anew.",
+            "opened": tuple(device for machine in plan.machines for device in networks.opened(plan, machine)),
         }
     template = ruby.environment().from_string(resources.text(TEMPLATE))
     return {"Vagrantfile": template.render(lab=lab, machines=machines), **files}

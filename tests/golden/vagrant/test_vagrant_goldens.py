@@ -25,6 +25,7 @@ SHIPPED = HERE.parents[2] / "labs"
 CASES = [
     *((f"shipped/{lab.name}", engine) for lab in sorted(SHIPPED.iterdir()) for engine in ("virtualbox", "libvirt")),
     ("alone", "hyperv"),
+    ("apart", "libvirt"),
     ("dmz", "virtualbox"),
     ("dmz", "libvirt"),
     ("dmz", "vmware_desktop"),

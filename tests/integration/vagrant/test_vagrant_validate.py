@@ -122,7 +122,7 @@ def test_vagrants_virtualbox_provider_takes_every_setting(tmp_path: Path) -> Non
     assert "The following settings shouldn't exist: guy" in said
 
 
-@pytest.mark.parametrize("lab", ["dmz", "plain"])
+@pytest.mark.parametrize("lab", ["apart", "dmz", "plain"])
 def test_vagrants_libvirt_provider_takes_every_setting(tmp_path: Path, lab: str) -> None:
     vagrant = Vagrant(tmp_path, lab, "libvirt")
     vagrant.environment["VAGRANT_DEFAULT_PROVIDER"] = "libvirt"

@@ -143,7 +143,7 @@ def _told_on_windows(plan: LabPlan) -> LabPlan:
     [
         (_told_on_windows, ("virtualbox", "libvirt"), "is told secrets"),
         (_crowded, ("virtualbox",), "has 9 interfaces"),
-        (_network(peers=False), ("virtualbox", "libvirt"), "peers: false"),
+        (_network(peers=False), ("virtualbox",), "peers: false"),
         (_network(egress="nat", exit=IPv4Address("203.0.113.254")), ("virtualbox", "libvirt"), "way out|egress"),
         (_promiscuous, ("libvirt",), "promiscuous"),
         (lambda plan: replace(plan, settings={"libvirt": {"uri": "qemu:///session"}}), ("libvirt",), "session"),
