@@ -258,7 +258,8 @@ def _waves(machines: Sequence[MachinePlan]) -> tuple[tuple[str, ...], ...]:
 
 
 def _with_names(spec: LabSpec, machines: Sequence[MachinePlan], flows: Sequence[Flow]) -> tuple[MachinePlan, ...]:
-    """Machines with their hosts entries: what the spec declares, and the names of those whom they may reach."""
+    """Machines with their hosts entries: what the spec declares, and the names of those whom they may reach,
+    unless they are to find that out."""
     reached: dict[str, dict[str, tuple[bool, str]]] = {machine.name: {} for machine in machines}
     networks = {(machine.name, i.device): i.network for machine in machines for i in machine.interfaces}
     for flow in flows:
@@ -266,9 +267,16 @@ def _with_names(spec: LabSpec, machines: Sequence[MachinePlan], flows: Sequence[
             beyond = networks[flow.source, flow.source_device] != networks[flow.target, flow.target_device]
             here = reached[flow.source].get(flow.address, (True, flow.target))
             reached[flow.source][flow.address] = (here[0] and beyond, flow.target)
-    declared = {name: machine.hosts for name, _, machine in spec.copies()}
+    entries = {name: machine for name, _, machine in spec.copies()}
     return tuple(
-        replace(machine, hosts=(*declared[machine.name], *spec.hosts, *_known(reached[machine.name])))
+        replace(
+            machine,
+            hosts=(
+                *entries[machine.name].hosts,
+                *spec.hosts,
+                *(_known(reached[machine.name]) if entries[machine.name].names else ()),
+            ),
+        )
         for machine in machines
     )
 

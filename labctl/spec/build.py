@@ -122,6 +122,7 @@ def _machine(name: str, entry: Mapping[str, Any], networks: Mapping[str, Network
         services=tuple(values.parse_service(text) for text in entry.get("services", ())),
         provision=tuple(_step(step) for step in entry.get("provision", ())),
         hosts=_hosts(entry.get("hosts", {})),
+        names=entry.get("names", True),
         users=tuple(_user(user, settings or {}) for user, settings in entry.get("users", {}).items()),
         disks=tuple(DiskSpec(disk, values.parse_size(size)) for disk, size in entry.get("disks", {}).items()),
         depends_on=tuple(entry.get("depends_on", ())),

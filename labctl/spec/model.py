@@ -159,7 +159,8 @@ class MachineSpec:
     """A machine, or ``count`` equal ones called ``name-1`` … ``name-N`` (``count`` None means one, called ``name``).
 
     memory is in bytes. ``providers`` maps a provider's name to that provider's settings for this machine.
-    ``secrets`` names those of the lab that its provisioning steps are told.
+    ``secrets`` names those of the lab that its provisioning steps are told. ``names`` is whether its hosts file has the
+    names of all whom it may reach.
     """
 
     name: str
@@ -177,6 +178,7 @@ class MachineSpec:
     services: tuple[Ports, ...] = ()
     provision: tuple[Step, ...] = ()
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    names: bool = True
     users: tuple[UserSpec, ...] = ()
     disks: tuple[DiskSpec, ...] = ()
     depends_on: tuple[str, ...] = ()

@@ -99,6 +99,20 @@ def test_machines_know_the_names_of_those_they_may_reach_and_no_others() -> None
     assert ("alice",) not in hosts(plan, "bob").values()
 
 
+def test_a_machine_that_is_to_find_the_others_is_told_no_names_but_those_declared() -> None:
+    plan = plan_of(
+        """
+        networks: {a: {subnet: 10.1.0.0/24}}
+        hosts: {10.2.0.9: www.example.test}
+        machines:
+          alice: {networks: {a: 10.1.0.5}, names: false, hosts: {10.1.0.77: ghost}}
+          bob: {networks: {a: 10.1.0.6}}
+        """
+    )
+    assert hosts(plan, "alice") == {"10.1.0.77": ("ghost",), "10.2.0.9": ("www.example.test",)}
+    assert hosts(plan, "bob")["10.1.0.5"] == ("alice",)
+
+
 def test_names_on_the_host_are_tame_unique_and_short() -> None:
     long = "n" + "x" * 62
     plan = plan_of(
