@@ -123,7 +123,8 @@ def _tell_up(outcome: Outcome, lab: Path, arrived: str, as_json: bool) -> None:
         again = f"; {', '.join(outcome.started)} did not run" if outcome.started else ""
         say(f"{plan.lab}/{plan.instance} is up on {plan.provider} after {outcome.seconds:.0f} s{again}.")
         first = plan.machines[0].name if plan.machines else ""
-        remark(f"Next: labctl verify{where} | labctl ssh{where} {first} | labctl status{where} | labctl down{where}")
+        enter = f"exec{where} {first} -- COMMAND" if plan.seal else f"ssh{where} {first}"  # sealed, it refuses SSH
+        remark(f"Next: labctl verify{where} | labctl {enter} | labctl status{where} | labctl down{where}")
 
 
 def status(lab: LabArgument = Path(), instance: InstanceOption = "default", as_json: JsonOption = False) -> None:

@@ -55,3 +55,14 @@ def test_logs_of_a_machine_here_and_of_a_lab_by_its_name(tmp_path: Path, capsys:
     assert run(["logs", "here"]) == 0
     assert run(["logs", "a"]) == 2
     assert "a has no instance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seal", "enter"), [("false", "labctl ssh a"), ("true", "labctl exec a -- COMMAND")])
+def test_up_names_a_way_into_a_machine_that_is_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seal: str, enter: str
+) -> None:
+    lab = f"version: 1\nname: here\nseal: {seal}\nnetworks: {{n: {{subnet: 10.9.0.0/24}}}}\n"
+    (tmp_path / "lab.yaml").write_text(lab + "machines: {a: {image: debian-12, networks: [n]}}\n")
+    assert run(["up", "--provider", "fake"]) == 0
+    said = capsys.readouterr().err
+    assert f" | {enter} | " in said
