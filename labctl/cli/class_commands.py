@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labctl.cli import class_papers, score_commands
+from labctl.cli import class_door, class_papers, score_commands
 from labctl.cli.class_options import (
     ClassArgument,
     JobsOption,
@@ -241,4 +241,6 @@ class_.command("score")(score_commands.class_score)
 class_.command("key")(score_commands.class_key)
 class_.command("ssh-config")(class_papers.ssh_config)
 class_.command("handout")(class_papers.handout)
+class_.command("authorized-keys")(class_door.authorized_keys)
+class_.command("enter")(class_door.enter)
 class_.command("schema")(class_papers.schema)

@@ -21,7 +21,8 @@ def ssh_config(
         typer.Option(
             "--jump",
             metavar="[USER@]SERVER",
-            help="For students' own computers: through this server, with their own keys, where `login` lets them in.",
+            help="For students' own computers: through this server, with their own keys, where `login` lets them in; "
+            "it has the lines of `class authorized-keys`.",
         ),
     ] = None,
     output: Annotated[

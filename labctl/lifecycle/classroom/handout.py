@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from labctl.errors import LabctlError
 from labctl.host.files import write_atomic
 from labctl.lifecycle.classroom.seats import Place
-from labctl.lifecycle.classroom.ssh import check_server, let_in
+from labctl.lifecycle.classroom.ssh import check_server, host_name, let_in, through
 from labctl.lifecycle.locate import Running, running
 from labctl.plan.model import MachinePlan
 from labctl.spec.classfile import ClassSpec, Seat
@@ -94,20 +94,21 @@ def _doors(spec: ClassSpec, place: Place, lab: Running, jump: str | None) -> Ite
                 machine.name,
                 machine.description,
                 tuple(_addresses(machine)),
-                _command(lab, machine.name, account, jump),
+                _command(spec, place, lab, machine.name, account, jump),
                 account,
             )
 
 
-def _command(lab: Running, machine: str, account: str, jump: str | None) -> str:
+def _command(spec: ClassSpec, place: Place, lab: Running, machine: str, account: str, jump: str | None) -> str:
     if not account:
         return ""
+    if jump is not None:
+        return f'ssh -o ProxyCommand="{through(jump, machine)}" {account}@{host_name(spec, place, machine)}'
     try:
         endpoint = lab.provider.endpoint(lab.plan, machine)
     except LabctlError:
         return ""
-    through = f"-J {jump} " if jump is not None else ""
-    return f"ssh {through}-p {endpoint.port} {account}@{endpoint.host}"
+    return f"ssh -p {endpoint.port} {account}@{endpoint.host}"
 
 
 def _addresses(machine: MachinePlan) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""An SSH configuration for a class: a host for every machine that runs, with its key pinned."""
+"""An SSH configuration for a class: a host for every machine, for the teacher here or for students elsewhere."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SERVER = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,63}@)?[A-Za-z0-9][A-Za-z0
 def config(spec: ClassSpec, chosen: Sequence[Place], machines: Sequence[str] = (), jump: str | None = None) -> str:
     """The configuration's text, a host called INSTANCE-MACHINE for each. machines: only these; empty for all.
 
-    jump: a server through which students come with keys of their own; then only machines and the account that ``login``
-    names are in it. Raises UsageError.
+    jump: the server whose door (``labctl.lifecycle.classroom.door``) students come through with keys of their own; then
+    only machines and the account that ``login`` names are in it. Raises UsageError.
     """
     check_server(jump)
     if jump is not None and spec.login is None:
@@ -28,7 +28,9 @@ def config(spec: ClassSpec, chosen: Sequence[Place], machines: Sequence[str] = (
             f"{spec.name} lets no student in with a key", hint="`login` in the class file says where, and as whom."
         )
     blocks = [block for place in chosen for block in _blocks(spec, place, machines, jump)]
-    head = f"# The class {spec.name}, as it runs now. Ports change when instances are made anew: write it again then."
+    head = f"# The class {spec.name}"
+    if jump is None:
+        head += ", as it runs now. Ports change when instances are made anew: write it again then."
     return "\n\n".join([head, *blocks]) + "\n"
 
 
@@ -47,14 +49,18 @@ def _blocks(spec: ClassSpec, place: Place, machines: Sequence[str], jump: str | 
         return
     for machine in lab.plan.machines:
         name = machine.name
-        if (machines and name not in machines) or (jump is not None and not let_in(spec, machine)):
+        if machines and name not in machines:
+            continue
+        if jump is not None:
+            if let_in(spec, machine):
+                yield _through(spec, place, name, jump)
             continue
         try:
             endpoint = lab.provider.endpoint(lab.plan, name)
         except LabctlError as error:
             yield f"# {place.instance}-{name}: {error.brief}"
             continue
-        yield _own(place, name, endpoint) if jump is None else _through(spec, place, name, endpoint, jump)
+        yield _own(place, name, endpoint)
 
 
 def let_in(spec: ClassSpec, machine: MachinePlan) -> bool:
@@ -62,11 +68,23 @@ def let_in(spec: ClassSpec, machine: MachinePlan) -> bool:
     return spec.login is not None and machine.entry in spec.login.machines
 
 
+def through(jump: str, machine: str) -> str:
+    """The command by which a student's SSH reaches a machine through a server."""
+    server, _, port = jump.partition(":")
+    return f"ssh {f'-p {port} ' if port else ''}{server} connect {machine}"
+
+
+def host_name(spec: ClassSpec, place: Place, machine: str) -> str:
+    """What a student's SSH keeps the host key of a machine by: ports come and go, and ids are in many classes."""
+    return f"{spec.name}.{place.instance}.{machine}"
+
+
 def _own(place: Place, machine: str, endpoint: Endpoint) -> str:
     return _host(
         place,
         machine,
-        endpoint,
+        HostName=endpoint.host,
+        Port=str(endpoint.port),
         User=endpoint.user,
         IdentityFile=setting(endpoint.identity),
         IdentitiesOnly="yes",
@@ -75,20 +93,16 @@ def _own(place: Place, machine: str, endpoint: Endpoint) -> str:
     )
 
 
-def _through(spec: ClassSpec, place: Place, machine: str, endpoint: Endpoint, jump: str) -> str:
-    """Ports of guests come and go, so a host key is kept by the machine's name and not by its address."""
-    user = spec.login.user if spec.login is not None else endpoint.user
+def _through(spec: ClassSpec, place: Place, machine: str, jump: str) -> str:
     return _host(
         place,
         machine,
-        endpoint,
-        User=user,
-        ProxyJump=jump,
-        HostKeyAlias=f"{spec.name}.{place.instance}.{machine}",
+        HostName=host_name(spec, place, machine),
+        User=spec.login.user if spec.login is not None else "",
+        ProxyCommand=through(jump, machine),
         StrictHostKeyChecking="accept-new",
     )
 
 
-def _host(place: Place, machine: str, endpoint: Endpoint, **options: str) -> str:
-    lines = [f"Host {place.instance}-{machine}", f"  HostName {endpoint.host}", f"  Port {endpoint.port}"]
-    return "\n".join([*lines, *(f"  {key} {value}" for key, value in options.items())])
+def _host(place: Place, machine: str, **options: str) -> str:
+    return "\n".join([f"Host {place.instance}-{machine}", *(f"  {key} {value}" for key, value in options.items())])

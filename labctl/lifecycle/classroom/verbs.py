@@ -11,7 +11,7 @@ from labctl.errors import BusyError, HostError, LabctlError, UsageError
 from labctl.events import Event, Listener, ignore
 from labctl.host.room import free_bytes
 from labctl.lifecycle import capacity, converge, fresh, inspect, pins, teardown
-from labctl.lifecycle.classroom import key, work
+from labctl.lifecycle.classroom import door, key, work
 from labctl.lifecycle.classroom.seats import Place
 from labctl.lifecycle.classroom.survey import Intent, refusal, survey
 from labctl.lifecycle.classroom.work import Done, Result
@@ -65,7 +65,9 @@ def up(
         listed = [place for place in chosen if place.instance in ready]
         if any(i.draft is not None and i.draft.backend.name == "virtualbox" for i in found.intents):
             jobs = 1  # imports of one box at the same time collide (Vagrant #9447)
-        return work.each(listed, part, verb="up", jobs=jobs, listener=listener)
+        results = work.each(listed, part, verb="up", jobs=jobs, listener=listener)
+        door.renew(spec, listener)
+        return results
 
 
 def _images(intents: Sequence[Intent], only_locked: bool, listener: Listener) -> None:

@@ -66,8 +66,10 @@ def test_everybody_with_an_instance_gets_a_sheet(room: Room) -> None:
 
 def test_a_sheet_says_how_to_log_in_with_a_key_of_ones_own_where_login_lets_in(room: Room) -> None:
     room.write("login: {machines: [a]}\n", roster=f"[{{id: s01, key: {KEY}}}, s02]")
-    found = sheets(room, jump="teacher@lab.example.org")
-    assert "ssh -J teacher@lab.example.org -p 22 student@127.0.0.1" in found["s01"].text
+    assert "ssh -p 22 student@127.0.0.1" in sheets(room)["s01"].text
+    found = sheets(room, jump="labs@lab.example.org")
+    words = 'ssh -o ProxyCommand="ssh labs@lab.example.org connect a" student@monday.s01.a'
+    assert words in found["s01"].text
     assert "student@" not in found["s02"].text
     rows = [element for element, attributes in found["s01"].elements if attributes.get("scope") == "row"]
     assert len(rows) == 1

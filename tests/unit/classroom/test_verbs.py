@@ -336,10 +336,12 @@ def test_ssh_settings_have_a_host_for_every_machine_that_runs(room: Room) -> Non
 
 
 def test_ssh_settings_for_students_lead_through_the_server_to_where_they_may(keyed: Room) -> None:
-    text = ssh.config(keyed.spec, keyed.chosen(), jump="teacher@lab.example.org")
+    verbs.down(keyed.chosen(), jobs=1)  # what leads there stays right
+    text = ssh.config(keyed.spec, keyed.chosen(), jump="labs@lab.example.org")
     assert [line for line in text.splitlines() if line.startswith("Host ")] == ["Host s01-a", "Host s02-a"]
-    assert "  User stu\n  ProxyJump teacher@lab.example.org\n" in text
+    assert "  User stu\n  ProxyCommand ssh labs@lab.example.org connect a\n" in text
     assert "IdentityFile" not in text
+    assert "ProxyCommand ssh -p 2222 lab connect a" in ssh.config(keyed.spec, keyed.chosen(), jump="lab:2222")
 
 
 @pytest.mark.parametrize("jump", ["-oProxyCommand=id", "a b", "a\nHost *", "", "x;y", "%h"])
