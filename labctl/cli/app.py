@@ -19,6 +19,7 @@ from labctl.cli import (
     run_commands,
     score_commands,
     spec_commands,
+    submit_command,
     verify_commands,
 )
 from labctl.cli.output import say
@@ -106,6 +107,7 @@ app.add_typer(class_commands.class_, name="class", rich_help_panel=RUN)
 
 app.command("ssh", rich_help_panel=ENTER, context_settings=_TREE)(access_commands.ssh)
 app.command("secrets", rich_help_panel=ENTER)(score_commands.secrets)
+app.command("submit", rich_help_panel=ENTER)(submit_command.submit)
 app.command("exec", rich_help_panel=ENTER, context_settings=_TREE)(access_commands.exec_)
 app.command("console", rich_help_panel=ENTER)(access_commands.console)
 app.command("logs", rich_help_panel=ENTER)(access_commands.logs)

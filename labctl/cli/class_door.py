@@ -53,12 +53,15 @@ def enter(
     name: Annotated[str, typer.Argument(metavar="CLASS", help="The class's name.")],
     lab: Annotated[str, typer.Argument(metavar="LAB", help="The lab's name.")],
     instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="The one that the key is for.")],
-) -> None:
+) -> int:
     """What the SSH server runs for a student's key; `class authorized-keys` writes the lines that say so.
 
-    The student says, as the command for ssh to run: `connect MACHINE`.
+    The student says, as the command for ssh to run, `connect MACHINE`, or `submit FLAG` as for `labctl submit`.
     """
+    from labctl.cli.submit_command import hand_in
     from labctl.lifecycle.classroom import door
 
-    found, machine = door.machine_of(name, lab, instance, os.environ.get("SSH_ORIGINAL_COMMAND", ""))
-    door.hand_over(door.connect(found, machine))
+    wanted = door.asked(name, lab, instance, os.environ.get("SSH_ORIGINAL_COMMAND", ""))
+    if not wanted.machine:
+        return hand_in(wanted.lab, wanted.flag, prompt=True)
+    door.hand_over(door.connect(wanted.lab, wanted.machine))

@@ -35,7 +35,7 @@ def score(
 ) -> int:
     """Run the lab's tasks, checks marked `@pytest.mark.task(N)`, or all checks where none is, and count the points.
 
-    A check without a number is worth one point.
+    A check without a number is worth one point. Flags with `points:` count once they were handed in: `labctl submit`.
 
     Exit code 0, however many there are. 4: something could not be checked.
     """
@@ -77,6 +77,7 @@ def class_score(
 ) -> int:
     """Run the lab's tasks, or its checks, in every instance; write the points as a table (CSV), a line for each.
 
+    The column `trouble` also says who has handed in a flag of somebody else's.
     Exit code 0: everybody was checked. 1: some could not be at all. 4: some checks could not be made.
     """
     from labctl.errors import ExitCode
@@ -128,8 +129,11 @@ def _scored(result: Result) -> dict[str, Any]:
 
 def _row(result: Result) -> tuple[str, str, str, Score | None, str]:
     """One instance's line of the table."""
+    found = _found(result)
     trouble = result.error.brief if result.error is not None else ""
-    return result.place.instance, " ".join(_students(result)), result.place.people, _found(result), trouble
+    if found is not None and found.borrowed:
+        trouble = f"handed in a flag of {', '.join(found.borrowed)}"
+    return result.place.instance, " ".join(_students(result)), result.place.people, found, trouble
 
 
 def class_key(
@@ -175,4 +179,9 @@ def _show(found: Score) -> None:
 def _plain(found: Score) -> dict[str, Any]:
     from labctl.verify.checks import to_json
 
-    return {"earned": found.earned, "possible": found.possible, "checks": [to_json(check) for check in found.checks]}
+    return {
+        "earned": found.earned,
+        "possible": found.possible,
+        "borrowed": found.borrowed,
+        "checks": [to_json(check) for check in found.checks],
+    }

@@ -147,6 +147,7 @@ def _arrive(draft: Draft, carried: Carried, stage: Path, options: Options, liste
             "arriving",
             files=converge.file_digests(draft.spec, draft.plan, {}),
             sealed=carried.sealed or draft.plan.seal,
+            proofs=carried.proofs,
         )
         lab = Running(draft.folder, record, draft.plan, provider)
         new: dict[str, Action] = {one.name: "create" for one in carried.machines}

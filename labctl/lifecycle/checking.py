@@ -62,7 +62,7 @@ def task(lab: Running, choice: Choice) -> Task:
         if choice.only or choice.expression:
             raise UsageError("--no-checks does not go together with --only-checks or -k")
         return Task(None, "the lab's own checks were left out")
-    folder = _folder(lab)
+    folder = folder_of(lab)
     if folder is None:
         if asked:
             hint = "Write checks: checks/ into the lab file, and tests into that folder."
@@ -185,8 +185,8 @@ def _open_question(folder: str, why: str) -> Check:
     return Check(folder, "the lab's own checks", Verdict.INCONCLUSIVE, plain(why))
 
 
-def _folder(lab: Running) -> str | None:
-    """What the lab file says now, since the checks are read now as well; else what it said at the last ``up``."""
+def folder_of(lab: Running) -> str | None:
+    """The folder of the checks: as the lab file says now, for they are read now as well; else as at the last ``up``."""
     try:
         return load(Path(lab.record.spec_file)).checks
     except LabctlError:

@@ -138,7 +138,7 @@ def _record(draft: Draft, digests: Mapping[str, str]) -> Record:
         return replace(record, sealed=plan.seal)
     asked_before = before is not None and before.seal
     sealed = plan.seal or (draft.record.sealed and not asked_before)
-    return replace(record, created=draft.record.created, sealed=sealed)
+    return replace(record, created=draft.record.created, sealed=sealed, proofs=draft.record.proofs)
 
 
 def boot_images(

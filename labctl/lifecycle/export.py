@@ -3,7 +3,7 @@
 The file is a bundle (the lab's folder, its lock file, its images) that has the checkpoint too: for each disk what the
 machine has written to it until that moment, and of machines that ran their memory. Nothing of later or earlier states
 is in it, and no key of the instance but those that are inside the machines: their SSH host keys. Whoever brings it in
-gets keys of their own.
+gets keys of their own. Of its secrets the file has what ``submit`` needs, and what machines keep of them.
 """
 
 from __future__ import annotations
@@ -135,4 +135,5 @@ def _carried(lab: Running, found: Checkpoint, crates: dict[str, Crate]) -> tuple
         marked = name in found.witnesses
         machines.append(CarriedMachine(name, state, marked, tuple(disks), crates[name].needs))
     created = int(found.created)
-    return Carried(found.id, found.name, lab.plan.instance, created, found.sealed, tuple(machines)), sources
+    carried = Carried(found.id, found.name, lab.plan.instance, created, found.sealed, tuple(machines), lab.proofs())
+    return carried, sources

@@ -18,7 +18,7 @@ from labctl.spec.admission import Admission
 from labctl.spec.load import load
 from labctl.spec.model import LabSpec
 from labctl.spec.problems import choices
-from labctl.spec.secrets import values
+from labctl.spec.secrets import proofs, values
 from labctl.state.record import InstanceFolder, Record, instances
 
 DEFAULT_INSTANCE = "default"
@@ -169,6 +169,12 @@ class Running:
                 hint="They are with the instance that it was exported from; one that is brought up here has its own.",
             )
         return values(self.record.seed, self.plan.lab, self.plan.secrets)
+
+    def proofs(self) -> dict[str, str]:
+        """By name what tells a secret from another text, where nobody can guess it; none where nothing is known."""
+        if self.record.seed:
+            return proofs(self.record.seed, self.plan.lab, self.plan.secrets)
+        return dict(self.record.proofs)
 
 
 def find_folder(target: Path, instance: str) -> InstanceFolder:

@@ -1,7 +1,8 @@
 """The table of contents of a bundle: what is in it, how large, with which digests. Whoever reads one believes nothing.
 
 Form: JSON, checked against its schema before any value is used. Version 2 is that of a bundle with a checkpoint, so
-that a labctl that could not restore it says so; all others are version 1.
+that a labctl that could not restore it says so, and version 3 where proofs of secrets are with that; all others are
+version 1.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal, NoReturn
 
@@ -58,7 +59,7 @@ class CarriedMachine:
 class Carried:
     """A checkpoint on its way. id: its id where it was saved, which its marks have. created: seconds since the epoch.
 
-    instance: the one that it was saved of, after which NICs have their MACs.
+    instance: the one that it was saved of, after which NICs have their MACs. proofs: of its secrets, as in ``Record``.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Carried:
     created: int
     sealed: bool
     machines: tuple[CarriedMachine, ...]
+    proofs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +108,16 @@ class Manifest:
                 seen.add(disk.sha256)
                 yield Blob(f"checkpoint/{disk.sha256}", disk.size, disk.sha256)
 
+    @property
+    def version(self) -> int:
+        """The lowest version that has a word for all of it."""
+        return 1 if self.checkpoint is None else 3 if self.checkpoint.proofs else 2
+
     def to_bytes(self) -> bytes:
         """The table as it stands in the archive. The same contents give the same bytes."""
         value = {
             "format": FORMAT,
-            "version": VERSION if self.checkpoint else 1,
+            "version": self.version,
             "labctl": self.labctl,
             "lab": self.lab,
             "provider": self.provider,
@@ -118,7 +125,7 @@ class Manifest:
                 {"path": f.path, "size": f.size, "sha256": f.sha256, "executable": f.executable} for f in self.files
             ],
             "images": [_parcel_json(parcel) for parcel in self.images],
-            "checkpoints": [asdict(self.checkpoint)] if self.checkpoint else [],
+            "checkpoints": [_carried_json(self.checkpoint)] if self.checkpoint else [],
         }
         return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
@@ -139,18 +146,16 @@ def read(data: bytes) -> Manifest:
         )
     from jsonschema import Draft202012Validator
 
-    found = next(Draft202012Validator(SCHEMA).iter_errors(value), None)
-    if found is not None:
-        place = "/".join(str(step) for step in found.absolute_path)
-        refuse(f"its table of contents is wrong at {place or 'the top'}: {found.message[:200]!r}")
+    wrong = next(Draft202012Validator(SCHEMA).iter_errors(value), None)
+    if wrong is not None:
+        place = "/".join(str(step) for step in wrong.absolute_path)
+        refuse(f"its table of contents is wrong at {place or 'the top'}: {wrong.message[:200]!r}")
     files = tuple(LabFile(f["path"], f["size"], f["sha256"], f["executable"]) for f in value["files"])
     if problem := strange_paths([file.path for file in files]):
         refuse(problem)
     images = tuple(_parcel(entry, value["provider"]) for entry in value["images"])
     if len({(parcel.image, parcel.packages) for parcel in images}) != len(images):
         refuse("it has an image twice")
-    if bool(value["checkpoints"]) != (value["version"] == VERSION):
-        refuse("its version and its checkpoint do not go together")
     checkpoint = _carried(value["checkpoints"][0]) if value["checkpoints"] else None
     parts: list[Part | CarriedDisk] = [part for parcel in images for part in parcel.parts]
     parts += [disk for one in checkpoint.machines for disk in one.disks] if checkpoint else []
@@ -158,7 +163,10 @@ def read(data: bytes) -> Manifest:
     for part in parts:
         if sizes.setdefault(part.sha256, part.size) != part.size:
             refuse(f"it says two sizes of the content {part.sha256[:12]}")
-    return Manifest(value["lab"], value["provider"], files, images, checkpoint, value["labctl"])
+    found = Manifest(value["lab"], value["provider"], files, images, checkpoint, value["labctl"])
+    if found.version != value["version"]:
+        refuse("its version and its checkpoint do not go together")
+    return found
 
 
 def strange_paths(paths: list[str]) -> str:
@@ -215,6 +223,13 @@ def _parcel(entry: dict[str, Any], provider: str) -> Parcel:
         entry["left_out"],
         entry["versions"],
     )
+
+
+def _carried_json(carried: Carried) -> dict[str, Any]:
+    value = asdict(carried)
+    if not carried.proofs:
+        del value["proofs"]
+    return value
 
 
 def _carried(entry: dict[str, Any]) -> Carried:

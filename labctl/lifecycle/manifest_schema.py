@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from labctl.state.checkpoints import NAME
 
 FORMAT = "labctl-bundle"
-VERSION = 2
+VERSION = 3
 """The highest that is read."""
 
 MAX_FILES = 20_000
@@ -20,13 +22,14 @@ _SIZE = {"type": "integer", "minimum": 0, "maximum": _LARGEST}
 _TEXT = {"type": "string", "maxLength": 1000}
 _WORD = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9+.~:_-]{0,127}\Z"}
 _LABEL = {"type": "string", "pattern": r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?\Z"}
+_PROOF = {"type": "string", "pattern": r"^[0-9a-f]{32}:[0-9a-f]{64}\Z"}
 _LINE = {"type": "string", "pattern": r"^[\x20-\x7e]{0,200}\Z"}
 
 
-def _record(**properties: Any) -> dict[str, Any]:
+def _record(*, optional: Mapping[str, Any] = MappingProxyType({}), **properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": properties,
+        "properties": {**properties, **optional},
         "required": sorted(properties),
         "additionalProperties": False,
     }
@@ -34,7 +37,7 @@ def _record(**properties: Any) -> dict[str, Any]:
 
 SCHEMA = _record(
     format={"const": FORMAT},
-    version={"enum": [1, VERSION]},
+    version={"enum": [1, 2, VERSION]},
     labctl=_WORD,
     lab=_LABEL,
     provider=_WORD,
@@ -68,6 +71,15 @@ SCHEMA = _record(
         "type": "array",
         "maxItems": 1,
         "items": _record(
+            optional={
+                "proofs": {
+                    "type": "object",
+                    "propertyNames": _LABEL,
+                    "additionalProperties": _PROOF,
+                    "minProperties": 1,
+                    "maxProperties": 100,
+                }
+            },
             id={"type": "string", "pattern": r"^[0-9a-f]{12}\Z"},
             name={"type": "string", "pattern": rf"^{NAME.pattern}\Z"},
             instance=_LABEL,

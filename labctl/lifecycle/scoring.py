@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from labctl.errors import ExitCode
 from labctl.events import Listener, ignore
-from labctl.lifecycle import checking
+from labctl.lifecycle import checking, submitting
 from labctl.lifecycle.checking import Choice
 from labctl.lifecycle.locate import Running
 from labctl.verify.model import Check, Verdict
@@ -19,9 +19,10 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for one;
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How the checks of a lab went."""
+    """How the checks of a lab went. borrowed: instances of the same class whose flags were handed in here."""
 
     checks: tuple[Check, ...]
+    borrowed: tuple[str, ...] = ()
 
     @property
     def earned(self) -> float:
@@ -46,14 +47,18 @@ def worth(check: Check) -> float:
 
 
 def score(lab: Running, choice: Choice, *, listener: Listener = ignore) -> Score:
-    """Run the lab's tasks, or its checks where it names no tasks.
+    """Run the lab's tasks, or its checks where it names no tasks, and look which flags with points were handed in.
 
-    Raises UsageError where it has none, or where they may not run here yet.
+    Raises UsageError where it has none of all that, or where checks may not run here yet.
     """
+    flags = () if choice.expression else submitting.checks(lab)
+    if flags and checking.folder_of(lab) is None:
+        return Score(flags, submitting.borrowed(lab))
     todo = checking.task(lab, replace(choice, only=True))
     if todo.folder is None:
         return Score(())
-    return Score(checking.run(lab, todo.folder, choice.expression, tasks=True, listener=listener))
+    found = checking.run(lab, todo.folder, choice.expression, tasks=True, listener=listener)
+    return Score((*found, *flags), submitting.borrowed(lab))
 
 
 def table(rows: Sequence[tuple[str, str, str, Score | None, str]]) -> str:

@@ -177,6 +177,8 @@ def _secret(name: str, entry: Mapping[str, Any]) -> SecretSpec:
     for key in ("length", "first", "last"):
         if key in settings:
             settings[key] = int(settings[key])
+    if "points" in settings:
+        settings["points"] = float(settings["points"])
     return SecretSpec(name, **{**settings, "of": tuple(map(str, settings.get("of", ())))})
 
 

@@ -132,7 +132,7 @@ class SecretSpec:
     """A value that each instance has its own of. ``labctl.spec.secrets`` makes it; it stands in no plan.
 
     flag: ``prefix{…}``. password: ``length`` letters and digits. choice: one of ``of``. port: a number from ``first``
-    to ``last``. What another kind needs is at its default.
+    to ``last``. What another kind needs is at its default. points: what handing it in is worth; None for nothing.
     """
 
     name: str
@@ -142,6 +142,7 @@ class SecretSpec:
     of: tuple[str, ...] = ()
     first: int = 1024
     last: int = 32767
+    points: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

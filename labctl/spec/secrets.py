@@ -17,6 +17,8 @@ _LETTERS = "".join(c for c in string.ascii_letters + string.digits if c not in "
 _FLAG_LETTERS = string.ascii_lowercase + string.digits
 _FLAG_LENGTH = 24
 _MASKED_LENGTH = 4
+LEAST_LENGTH = 14
+"""Characters of a password that nobody guesses: 2^81 of them. Of flags there are 2^124."""
 
 
 def new_seed() -> str:
@@ -32,6 +34,31 @@ def seed_of(seed: str, holder: str) -> str:
 def values(seed: str, lab: str, wanted: Iterable[SecretSpec]) -> dict[str, str]:
     """Every secret of a lab by its name."""
     return {secret.name: _value(seed, lab, secret) for secret in wanted}
+
+
+def can_be_guessed(secret: SecretSpec) -> bool:
+    """Whether trying all values is no trouble: then neither a digest of it nor a right answer shows anything."""
+    return not (secret.kind == "flag" or (secret.kind == "password" and secret.length >= LEAST_LENGTH))
+
+
+def proofs(seed: str, lab: str, wanted: Iterable[SecretSpec]) -> dict[str, str]:
+    """By name what tells a right answer from a wrong one and holds none: ``SALT:DIGEST``, of those nobody can guess.
+
+    The salt is the holder's own. The digest may be quick to make (HMAC-SHA256): it is not to protect what can be tried.
+    """
+    salt = _bytes(seed, "salt", lab)[:16].hex()
+    kept = [secret for secret in wanted if not can_be_guessed(secret)]
+    return {name: f"{salt}:{_digest(salt, name, value)}" for name, value in values(seed, lab, kept).items()}
+
+
+def proves(proof: str, name: str, text: str) -> bool:
+    """Whether a text is the secret that a proof is of."""
+    salt, _, digest = proof.partition(":")
+    return hmac.compare_digest(digest, _digest(salt, name, text))
+
+
+def _digest(salt: str, name: str, text: str) -> str:
+    return hmac.digest(salt.encode(), f"labctl proof 1\0{name}\0{text}".encode(errors="replace"), hashlib.sha256).hex()
 
 
 def mask(text: bytes, known: Mapping[str, str]) -> bytes:

@@ -33,6 +33,7 @@ engine/        the provider's own files: disks, keys, sockets, logs of the machi
 checkpoints/   what each checkpoint holds; the states themselves are with the machines' disks
 commands.log   every program that labctl started for this instance
 reports/       what `labctl verify` found
+submissions.jsonl  which flags were handed in with `labctl submit`, and when
 
 Remove it with `labctl destroy`, not by hand: the machines may still run.
 """
@@ -46,6 +47,7 @@ class Record:
     instance is to run without its management path. owner: the class that it belongs to, ``""`` where it was made by
     hand. admission: whom that class lets in beside what the lab file says, as plain values; empty for nobody. seed:
     what its secrets are made from; ``""`` where they are not known here, because the instance came from elsewhere.
+    proofs: by name what tells such a secret from another text, see ``labctl.spec.secrets``; where there is no seed.
     """
 
     lab: str
@@ -59,6 +61,7 @@ class Record:
     owner: str = ""
     admission: Mapping[str, Any] = field(default_factory=dict)
     seed: str = ""
+    proofs: Mapping[str, str] = field(default_factory=dict)
     labctl: str = __version__
     version: int = RECORD_VERSION
 
@@ -89,6 +92,11 @@ class InstanceFolder:
     def reports(self) -> Path:
         """Where verify keeps its reports."""
         return self.path / "reports"
+
+    @property
+    def submissions(self) -> Path:
+        """What was handed in, one JSON object per line, without the words of it."""
+        return self.path / "submissions.jsonl"
 
     def record(self) -> Record | None:
         """The record, or None where the instance does not exist. Raises StateError where it cannot be understood."""

@@ -26,8 +26,12 @@ name: pair
 provider: qemu
 defaults: {image: debian-12, memory: 192 MiB}
 networks: {wire: {subnet: 10.9.0.0/28}}
+secrets: {flag: {kind: flag, points: 3}}
 machines:
-  one: {networks: {wire: 10.9.0.1}}
+  one:
+    networks: {wire: 10.9.0.1}
+    secrets: [flag]
+    provision: [{shell: install -m 644 "$LABCTL_SECRETS/flag" /etc/flag}]
   two: {networks: {wire: 10.9.0.2}}
 """
 CLASS = "version: 1\nname: monday\nlab: lab\nroster: students.csv\nlogin: {machines: [one]}\n"
@@ -104,6 +108,17 @@ def test_anothers_settings_lead_to_ones_own_machine(school: School) -> None:
         assert school.zoe.ssh("s01-one", "cat /etc/whose").out == "s02\n"
     finally:
         school.zoe.settings(text.replace("s01", "s02"))
+
+
+def test_a_flag_that_was_found_is_handed_in_at_the_door(school: School) -> None:
+    flag = school.ada.ssh("s01-one", "cat /etc/flag").out
+    said = school.ada.at_the_door("--", "submit", stdin=f"{flag}\n".encode())
+    assert (said.code, said.out, said.error) == (0, "Right: flag, 3 points.\n", "Flag: ")
+    assert school.ada.at_the_door("--", f"submit {flag}").out == "Right: flag, 3 points, as before.\n"
+    said = school.zoe.at_the_door("--", f"submit {flag}")
+    assert (said.code, said.out) == (1, "Wrong.\n")
+    scores = school.labctl.json("class", "score", school.folder, "--only", "s01,s02")["instances"]
+    assert [(one["earned"], one["borrowed"]) for one in scores] == [(3, []), (0, ["s01"])]
 
 
 @pytest.mark.parametrize(

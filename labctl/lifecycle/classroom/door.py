@@ -13,6 +13,8 @@ import shlex
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
 
 from labctl.errors import LabctlError, UsageError
 from labctl.events import Event, Listener, ignore
@@ -25,7 +27,7 @@ from labctl.spec.problems import choices
 from labctl.state.record import InstanceFolder
 
 _SECONDS = 30.0  # until a machine's SSH port takes a connection
-_MOST = 200  # characters of what a student says that are looked at
+_MOST = 2000  # characters of what a student says that are looked at
 _ASK = "Ask your teacher."
 
 
@@ -71,8 +73,17 @@ def _line(spec: ClassSpec, lab: str, instance: str, key: str) -> str:
     return f'restrict,command="{quoted}" {key} {spec.name}/{instance}'
 
 
-def machine_of(name: str, lab: str, instance: str, said: str) -> tuple[Running, str]:
-    """The machine that a student means. name: of the class. said: what they told SSH to run: ``connect MACHINE``.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a student at the door wants: a machine, or, where there is none, to hand in a flag. flag: maybe not said."""
+
+    lab: Running
+    machine: str = ""
+    flag: str | None = None
+
+
+def asked(name: str, lab: str, instance: str, said: str) -> Asked:
+    """What a student means. name: of the class. said: what they told SSH to run: ``connect MACHINE``, ``submit FLAG``.
 
     Raises UsageError for anything else, and for a machine that is not let in to.
     """
@@ -84,9 +95,11 @@ def machine_of(name: str, lab: str, instance: str, said: str) -> tuple[Running, 
     names = [m.name for m in found.plan.machines if m.entry in record.admission["machines"]]
     match said[:_MOST].split():
         case ["connect", machine] if machine in names:
-            return found, machine
+            return Asked(found, machine)
         case ["connect", machine]:
             raise UsageError("there is no such machine to log in to", hint=choices("Machines", names, machine))
+        case ["submit", *words]:
+            return Asked(found, flag=" ".join(words) if words else None)
     raise UsageError("this key leads to machines of a lab and to nothing else", hint=_how(f"{name}.{instance}", names))
 
 
@@ -103,7 +116,7 @@ def connect(lab: Running, machine: str) -> socket.socket:
         raise LabctlError(f"{machine} does not answer", hint=_ASK) from error
 
 
-def hand_over(connection: socket.socket) -> None:
+def hand_over(connection: socket.socket) -> NoReturn:
     """Become the program that joins standard input and output with a connection; it does not return."""
     connection.settimeout(None)
     connection.set_inheritable(True)

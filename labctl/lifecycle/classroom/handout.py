@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 from labctl.errors import LabctlError
 from labctl.host.files import write_atomic
 from labctl.lifecycle.classroom.seats import Place
-from labctl.lifecycle.classroom.ssh import check_server, host_name, let_in, through
+from labctl.lifecycle.classroom.ssh import at_the_door, check_server, host_name, let_in
 from labctl.lifecycle.locate import Running, running
 from labctl.plan.model import MachinePlan
 from labctl.spec.classfile import ClassSpec, Seat
 from labctl.spec.files import read_lab_file
+from labctl.spec.secrets import can_be_guessed
 
 if TYPE_CHECKING:
     import jinja2
@@ -80,6 +81,7 @@ def sheet(spec: ClassSpec, place: Place, lab: Running, tasks: str, *, jump: str 
             students=place.seat.students if place.seat is not None else (),
             lab=lab.plan,
             doors=tuple(_doors(spec, place, lab, jump)),
+            submit=_submit(spec, place, lab, jump),
             tasks=_html(tasks),
         )
     )
@@ -103,12 +105,20 @@ def _command(spec: ClassSpec, place: Place, lab: Running, machine: str, account:
     if not account:
         return ""
     if jump is not None:
-        return f'ssh -o ProxyCommand="{through(jump, machine)}" {account}@{host_name(spec, place, machine)}'
+        return (
+            f'ssh -o ProxyCommand="{at_the_door(jump, "connect", machine)}" {account}@{host_name(spec, place, machine)}'
+        )
     try:
         endpoint = lab.provider.endpoint(lab.plan, machine)
     except LabctlError:
         return ""
     return f"ssh -p {endpoint.port} {account}@{endpoint.host}"
+
+
+def _submit(spec: ClassSpec, place: Place, lab: Running, jump: str | None) -> str:
+    """How flags are handed in; ``""`` where there are none, or no door."""
+    flags = any(not can_be_guessed(secret) for secret in lab.plan.secrets)
+    return at_the_door(jump, "submit") if jump is not None and flags and spec.admission(_seat(place)) else ""
 
 
 def _addresses(machine: MachinePlan) -> Iterator[str]:

@@ -68,10 +68,10 @@ def let_in(spec: ClassSpec, machine: MachinePlan) -> bool:
     return spec.login is not None and machine.entry in spec.login.machines
 
 
-def through(jump: str, machine: str) -> str:
-    """The command by which a student's SSH reaches a machine through a server."""
+def at_the_door(jump: str, *words: str) -> str:
+    """The command by which a student says something to a server's door: ``connect MACHINE``, ``submit``."""
     server, _, port = jump.partition(":")
-    return f"ssh {f'-p {port} ' if port else ''}{server} connect {machine}"
+    return " ".join(["ssh", *(["-p", port] if port else []), server, *words])
 
 
 def host_name(spec: ClassSpec, place: Place, machine: str) -> str:
@@ -99,7 +99,7 @@ def _through(spec: ClassSpec, place: Place, machine: str, jump: str) -> str:
         machine,
         HostName=host_name(spec, place, machine),
         User=spec.login.user if spec.login is not None else "",
-        ProxyCommand=through(jump, machine),
+        ProxyCommand=at_the_door(jump, "connect", machine),
         StrictHostKeyChecking="accept-new",
     )
 

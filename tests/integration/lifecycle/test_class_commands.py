@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from labctl.spec.classfile import schema_text
 from tests.support.classes import LAB
-from tests.support.command import Labctl
+from tests.support.command import LABCTL, Labctl
 
 pytestmark = pytest.mark.integration
 
@@ -180,6 +181,45 @@ def test_one_labs_points_and_secrets(labctl: Labctl) -> None:
     assert flag in labctl.run("class", "key", "--only", "s01")
     labctl.run("class", "key", "-o", "answers.csv")
     assert (labctl.home / "answers.csv").read_text().splitlines()[1] == f"s01,{flag}"
+
+
+def flagged(labctl: Labctl) -> dict[str, str]:
+    """A lab of two flags, one worth points, which everybody on the roster has up. Gives who has which root flag."""
+    flags = "secrets: {root: {kind: flag, points: 5}, note: {kind: flag}}\n"
+    text = flags + LAB.replace("a: {", "a: {secrets: [root, note], ")
+    (labctl.home / "lab" / "lab.yaml").write_text(text)
+    labctl.run("class", "up")
+    return {one["instance"]: one["secrets"]["root"] for one in labctl.json("class", "key")["instances"]}
+
+
+def test_flags_are_handed_in(labctl: Labctl) -> None:
+    flags = flagged(labctl)
+    here = ("lab", "--instance", "s01")
+    assert labctl.run("submit", *here, flags["s01"]) == "Right: root, 5 points.\n"
+    assert labctl.run("submit", *here, flags["s01"]) == "Right: root, 5 points, as before.\n"
+    assert labctl.run("submit", *here, flags["s02"], code=1) == "Wrong.\n"
+    wrong = {"right": False, "secret": None, "points": None, "before": False}
+    assert labctl.json("submit", *here, "FLAG{x}", code=1) == wrong
+    assert "one flag at a time" in labctl.complaint("submit", *here, "a", "b", code=2)
+    assert labctl.run("score", *here).splitlines()[-1] == "5 of 5 points"
+    rows = list(csv.DictReader(labctl.run("class", "score", "-q").splitlines()))
+    assert [(row["points"], row["of"], row["trouble"]) for row in rows] == [
+        ("5", "5", "handed in a flag of s02"),
+        ("0", "5", ""),
+        ("0", "5", ""),
+    ]
+
+
+def test_a_flag_may_come_by_standard_input(labctl: Labctl) -> None:
+    """There it is in no list of processes and in no history."""
+    flag = flagged(labctl)["s02"]
+    argv = [*LABCTL, "submit", "lab", "--instance", "s02"]
+    for text, code in ((f"{flag}\n", 0), (flag, 0), (f"x{flag}", 1), ("", 2), ("\n", 2)):
+        done = subprocess.run(
+            argv, input=text.encode(), env=labctl.environment, cwd=labctl.home, capture_output=True, check=False
+        )
+        assert done.returncode == code, done
+        assert flag.encode() not in done.stdout + done.stderr
 
 
 def test_a_class_without_checks_has_no_points(labctl: Labctl) -> None:

@@ -152,18 +152,18 @@ def test_a_file_that_cannot_be_renewed_keeps_nobody_down(keyed: Room, file: Path
 
 def test_what_login_names_is_reached_and_nothing_else(keyed: Room) -> None:
     keyed.up()
-    found, machine = door.machine_of("monday", "two", "s01", "connect a")
-    assert (found.plan.instance, machine) == ("s01", "a")
+    wanted = door.asked("monday", "two", "s01", "connect a")
+    assert (wanted.lab.plan.instance, wanted.machine) == ("s01", "a")
     for said in ("connect b", "connect c", "connect", "", "a", "connect a b", "connect a;id", "id", "x" * 9999):
         with pytest.raises(UsageError):
-            door.machine_of("monday", "two", "s01", said)
+            door.asked("monday", "two", "s01", said)
 
 
 def test_an_entry_with_several_machines_lets_in_to_each(keyed: Room) -> None:
     lab = LAB.replace("a: {", "a: {count: 2, ")
     keyed.write("login: {machines: [a]}\n", roster=f"[{{id: s01, key: {KEY}}}]", lab=lab)
     keyed.up()
-    assert door.machine_of("monday", "two", "s01", "connect a-2")[1] == "a-2"
+    assert door.asked("monday", "two", "s01", "connect a-2").machine == "a-2"
 
 
 @pytest.mark.parametrize("instance", ["s03", "s09", "mine", "default"])
@@ -171,17 +171,24 @@ def test_an_instance_that_is_not_the_classs_or_lets_nobody_in_has_no_door(keyed:
     keyed.up()
     converge.up(locate.draft(keyed.folder / "lab", instance="mine", provider="fake"))
     with pytest.raises(UsageError, match="is not there"):
-        door.machine_of("monday", "two", instance, "connect a")
+        door.asked("monday", "two", instance, "connect a")
 
 
 def test_another_class_of_the_same_lab_has_no_way_to_it(keyed: Room) -> None:
     keyed.up()
     with pytest.raises(UsageError, match="is not there"):
-        door.machine_of("tuesday", "two", "s01", "connect a")
+        door.asked("tuesday", "two", "s01", "connect a")
 
 
 def test_a_machine_that_is_down_does_not_answer(keyed: Room) -> None:
     keyed.up()
     verbs.down(keyed.chosen("s01"), jobs=1)
     with pytest.raises(LabctlError, match="a does not answer"):
-        door.connect(*door.machine_of("monday", "two", "s01", "connect a"))
+        door.connect(door.asked("monday", "two", "s01", "connect a").lab, "a")
+
+
+def test_a_flag_is_taken_as_it_is_said(keyed: Room) -> None:
+    keyed.up()
+    for said, flag in (("submit", None), ("submit FLAG{x}", "FLAG{x}"), ("submit  a b ", "a b")):
+        wanted = door.asked("monday", "two", "s02", said)
+        assert (wanted.lab.plan.instance, wanted.machine, wanted.flag) == ("s02", "", flag)

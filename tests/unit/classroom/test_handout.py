@@ -75,6 +75,18 @@ def test_a_sheet_says_how_to_log_in_with_a_key_of_ones_own_where_login_lets_in(r
     assert len(rows) == 1
 
 
+def test_a_sheet_says_how_to_hand_in_a_flag_where_there_are_flags_and_a_door(room: Room) -> None:
+    keyed = {"roster": f"[{{id: s01, key: {KEY}}}, s02]"}
+    room.write("login: {machines: [a]}\n", **keyed)
+    assert "Flags" not in sheets(room, jump="labs@lab:2222")["s01"].text
+    secrets = "secrets: {flag: {kind: flag}, port: {kind: port}}\n"
+    room.write("login: {machines: [a]}\n", **keyed, lab=secrets + LAB.replace("a: {", "a: {secrets: [flag], "))
+    found = sheets(room, jump="labs@lab:2222")
+    assert "ssh -p 2222 labs@lab submit" in found["s01"].text
+    assert "Flags" not in found["s02"].text
+    assert "Flags" not in sheets(room)["s01"].text
+
+
 def test_a_machine_that_does_not_run_is_said(room: Room) -> None:
     room.write("login: {machines: [a]}\n", roster=f"[{{id: s01, key: {KEY}}}]")
     room.up()

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from labctl.spec.model import SecretSpec
-from labctl.spec.secrets import mask, new_seed, seed_of, values
+from labctl.spec.secrets import can_be_guessed, mask, new_seed, proofs, proves, seed_of, values
 
 pytestmark = pytest.mark.unit
 
@@ -60,3 +60,38 @@ def test_settings_of_one_secret_do_not_change_another() -> None:
 def test_secrets_are_masked_longest_first_where_they_can_be_told_from_other_words() -> None:
     known = {"word": "drag", "longer": "dragon", "port": "80"}
     assert mask(b"a dragon drags 80", known) == b"a <longer> <word>s 80"
+
+
+def test_a_proof_tells_right_from_wrong_and_says_nothing_else() -> None:
+    """Written down once: files that have been handed out must go on being right."""
+    known, made = values("0" * 64, "lab", WANTED), proofs("0" * 64, "lab", [FLAG])
+    salt, digest = (
+        "e0e0e6c059173052bb4ff7328c746ff7",
+        "b78401e2f210b0c7f17b40731ff1cfd207b138928697f2592201b3c375433554",
+    )
+    assert made == {"flag": f"{salt}:{digest}"}
+    assert proves(made["flag"], "flag", known["flag"])
+    for text in ("", known["flag"] + " ", known["flag"].upper(), known["password"], made["flag"], "\udc80"):
+        assert not proves(made["flag"], "flag", text)
+    assert not proves(made["flag"], "other", known["flag"])
+
+
+def test_equal_secrets_of_two_holders_have_proofs_that_show_nothing_of_it() -> None:
+    made = [proofs(seed_of("k" * 32, f"s{number}"), "lab", [FLAG])["flag"].split(":") for number in range(9)]
+    assert len({salt for salt, _ in made}) == len({digest for _, digest in made}) == 9
+
+
+@pytest.mark.parametrize(
+    ("secret", "guessed"),
+    [
+        (FLAG, False),
+        (SecretSpec("x", "password"), False),
+        (SecretSpec("x", "password", length=14), False),
+        (SecretSpec("x", "password", length=13), True),
+        (SecretSpec("x", "choice", of=tuple(map(str, range(1000)))), True),
+        (SecretSpec("x", "port"), True),
+    ],
+)
+def test_what_could_be_tried_has_no_proof(secret: SecretSpec, guessed: bool) -> None:
+    assert can_be_guessed(secret) is guessed
+    assert list(proofs("s" * 64, "lab", [secret])) == [] if guessed else [secret.name]
