@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,9 +19,9 @@ from labctl.cli.class_options import (
     workers,
 )
 from labctl.cli.class_view import show_plan, show_status, tell, to_json
-from labctl.cli.options import JsonOption, ProviderOption, QuietOption, YesOption
+from labctl.cli.options import DryRunOption, JsonOption, ProviderOption, QuietOption, YesOption
 from labctl.cli.output import agreed, progress, remark, say_json
-from labctl.errors import ExitCode
+from labctl.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from labctl.lifecycle.classroom.work import Result
@@ -49,6 +50,8 @@ def plan(
     with progress(as_json) as listener:
         found = survey(spec, chosen, provider=provider, jobs=workers(jobs), listener=listener)
     show_plan(spec, found, as_json=as_json)
+    if spec.hours is not None and not spec.hours.is_open(now := time.time()):
+        remark(f"Closed until {spec.hours.told(spec.hours.opens(now))}: until then `class up` wants --anyway.")
     if found.estimate.short:
         raise refusal(found, spec)
     return int(ExitCode.ERROR if any(intent.error for intent in found.intents) else ExitCode.OK)
@@ -70,6 +73,10 @@ def up(
         bool, typer.Option("--fresh/--no-fresh", help="Keep the state of new instances for `labctl class reset`.")
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Start instances that do not fit on this host.")] = False,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="Also while the class is closed; it may run until it has been open next."),
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> int:
@@ -91,6 +98,7 @@ def up(
             only_locked=only_locked,
             force=force,
             keep_fresh=keep_fresh,
+            anyway=anyway,
             listener=listener,
         )
     if gone := [place.instance for place in places(spec) if place.seat is None]:
@@ -128,6 +136,32 @@ def down(
     with progress(quiet or as_json) as listener:
         results = verbs.down(chosen, machines=machine or (), jobs=workers(jobs), listener=listener)
     return _ended(spec, "down", results, as_json)
+
+
+@class_.command("tidy")
+def tidy(
+    target: ClassArgument = Path(),
+    only: OnlyOption = None,
+    dry_run: DryRunOption = False,
+    jobs: JobsOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> int:
+    """Stop instances that have been idle for longer than `limits: {idle: …}`, and all while `hours` say closed.
+
+    For a timer, every few minutes. Idle is an instance that nobody is logged in to over SSH. Its state is kept, disks
+    and on qemu memory, and `labctl class up` goes on from there.
+    """
+    from labctl.lifecycle.classroom import verbs
+
+    spec, chosen = chosen_of(target, only)
+    if spec.hours is None and spec.limits.idle is None:
+        raise UsageError(
+            f"{spec.name} may always run", hint="`limits: {idle: 2 h}` or `hours` in the class file say when not."
+        )
+    with progress(quiet or as_json) as listener:
+        results = verbs.tidy(spec, chosen, dry_run=dry_run, jobs=workers(jobs), listener=listener)
+    return _ended(spec, "tidy", results, as_json)
 
 
 @class_.command("reset")

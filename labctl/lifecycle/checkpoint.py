@@ -34,8 +34,8 @@ class Listing:
     damaged: tuple[str, ...] = ()
 
 
-def save(lab: Running, name: str, *, listener: Listener = ignore) -> Checkpoint:
-    """Keep the state of all machines, disks and memory, under a name that is not taken.
+def save(lab: Running, name: str, *, automatic: bool = False, listener: Listener = ignore) -> Checkpoint:
+    """Keep the state of all machines, disks and memory, under a name that is not taken. automatic: as for ``keep``.
 
     The machines stand still meanwhile. Where one of them cannot be saved, nothing is kept and all go on.
     """
@@ -48,7 +48,7 @@ def save(lab: Running, name: str, *, listener: Listener = ignore) -> Checkpoint:
                 f"there is a checkpoint called {name!r} already",
                 hint=f"Choose another name, or labctl snapshot delete {name} first.",
             )
-        return keep(lab, name, _settled(lab), listener=listener)
+        return keep(lab, name, _settled(lab), automatic=automatic, listener=listener)
 
 
 def keep(

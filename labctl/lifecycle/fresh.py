@@ -71,6 +71,15 @@ def reset(lab: Running, *, listener: Listener = ignore) -> Checkpoint:
     return checkpoint.restore(lab, found.name, listener=listener)
 
 
+def lacks_room(lab: Running) -> str:
+    """What keeps the disk from taking a checkpoint of a lab, for people; ``""`` where nothing does."""
+    # a checkpoint takes what the machines use of their memory
+    most, free = sum(machine.memory for machine in lab.plan.machines), free_bytes(lab.folder.path)
+    if free is None or most + _DISK_LEFT <= free:
+        return ""
+    return f"it takes up to {most >> 20} MiB of disk and {free >> 20} MiB are free"
+
+
 def _there(folder: InstanceFolder) -> Checkpoint | None:
     return next((one for one in CheckpointFolder(folder).whole() if one.name == NAME), None)
 
@@ -87,11 +96,8 @@ def _may(lab: Running, actions: Mapping[str, Action], there: Checkpoint | None, 
     if there is not None and not (anew and there.automatic):
         listener(Event("warning", NAME, message=_stale(there)))
         return False
-    # a checkpoint takes what the machines use of their memory
-    most, free = sum(machine.memory for machine in lab.plan.machines), free_bytes(lab.folder.path)
-    if anew and free is not None and most + _DISK_LEFT > free:
-        said = f"{_NOT_KEPT}: it takes up to {most >> 20} MiB of disk and {free >> 20} MiB are free"
-        listener(Event("warning", NAME, message=said))
+    if anew and (lacking := lacks_room(lab)):
+        listener(Event("warning", NAME, message=f"{_NOT_KEPT}: {lacking}"))
         return False
     return anew and bool(lab.plan.machines)
 

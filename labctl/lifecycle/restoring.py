@@ -122,7 +122,7 @@ def _carry_out(lab: Running, engine: Checkpoints, checkpoint: Checkpoint, listen
         )
     lab.folder.finish(checkpoint.plan)
     running = [machine for machine, state in checkpoint.machines.items() if state == "running"]
-    record = replace(lab.record, files=checkpoint.files, phase="up" if running else "down")
+    record = replace(lab.record, files=checkpoint.files, phase="up" if running else "down", left="")
     lab.folder.write_record(record)
     if record.sealed or checkpoint.sealed:
         # Engines put cables back as they were at the save, so they are set anew before anything moves.

@@ -12,9 +12,10 @@ from typing import Any
 
 from labctl import resources
 from labctl.errors import UsageError
-from labctl.spec import roster, schema, source, values
+from labctl.spec import hours, roster, schema, source, values
 from labctl.spec.admission import Admission
 from labctl.spec.files import lab_file
+from labctl.spec.hours import Hours
 from labctl.spec.load import stop_at
 from labctl.spec.nodes import plain
 from labctl.spec.problems import MAX_PROBLEMS, Finding, SpecError, nearest, quoted
@@ -26,10 +27,11 @@ SCHEMA_FILE = "schemas/class.schema.json"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a class may take at once; None for no limit. memory in bytes."""
+    """What a class may take at once; None for no limit. memory in bytes. idle: seconds without anybody logged in."""
 
     instances: int | None = None
     memory: int | None = None
+    idle: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Seat:
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
     """One class file. lab: the lab's file, absolute; it need not exist. seats: in the order of the roster. login: where
-    keys of the roster are let in; it has none itself."""
+    keys of the roster are let in; it has none itself. hours: when it is open, None for always.
+    """
 
     file: Path
     name: str
@@ -57,6 +60,7 @@ class ClassSpec:
     description: str = ""
     limits: Limits = field(default_factory=Limits)
     login: Admission | None = None
+    hours: Hours | None = None
 
     def admission(self, seat: Seat) -> Admission | None:
         """What lets the students of a seat into their instance; None where none of them has a key."""
@@ -92,6 +96,7 @@ def load(target: Path) -> ClassSpec:
         data.get("description", ""),
         _limits(data.get("limits", {})),
         _login(data.get("login")),
+        Hours.of(data["hours"]) if "hours" in data else None,
     )
 
 
@@ -149,6 +154,18 @@ def _rules(data: Mapping[str, Any], students: tuple[Student, ...]) -> Iterator[F
     if "login" not in data and any(student.key for student in students):
         hint = "login: {machines: [attacker]} lets their owners in there; or leave the keys out."
         yield Finding((), "the roster has keys, and nothing says where they let anybody in", hint=hint)
+    yield from _wrong_hours(data.get("hours", {}))
+
+
+def _wrong_hours(data: Mapping[str, Any]) -> Iterator[Finding]:
+    zone = data.get("timezone", "")
+    if zone and not hours.is_zone(zone):
+        said = f"this host knows no time zone {quoted(zone)}"
+        yield Finding(("hours", "timezone"), said, nearest=nearest(zone, hours.zones()))
+    for index, entry in enumerate(data.get("open", ())):
+        if entry["from"] == entry["to"]:
+            said = f"there is no time from {entry['from']} to {entry['to']}"
+            yield Finding(("hours", "open", index, "to"), said, hint="A whole day is from 00:00 to 24:00.")
 
 
 def _seats(students: tuple[Student, ...], groups: Mapping[str, list[str]]) -> tuple[Seat, ...]:
@@ -167,7 +184,16 @@ def _lab(file: Path, written: str) -> Path:
 
 def _limits(data: Mapping[str, Any]) -> Limits:
     memory = data.get("memory")
-    return Limits(data.get("instances"), None if memory is None else values.parse_size(memory))
+    return Limits(
+        data.get("instances"),
+        None if memory is None else values.parse_size(memory),
+        _seconds(data["idle"]) if "idle" in data else None,
+    )
+
+
+def _seconds(written: str) -> int:
+    number, unit = (written[:-1], 3600) if written.endswith("h") else (written.removesuffix("min"), 60)
+    return int(number) * unit
 
 
 def _login(data: Mapping[str, Any] | None) -> Admission | None:

@@ -33,6 +33,7 @@ engine/        the provider's own files: disks, keys, sockets, logs of the machi
 checkpoints/   what each checkpoint holds; the states themselves are with the machines' disks
 commands.log   every program that labctl started for this instance
 reports/       what `labctl verify` found
+tidy.json      when `labctl class tidy` saw somebody logged in last
 submissions.jsonl  which flags were handed in with `labctl submit`, and when
 
 Remove it with `labctl destroy`, not by hand: the machines may still run.
@@ -48,6 +49,7 @@ class Record:
     hand. admission: whom that class lets in beside what the lab file says, as plain values; empty for nobody. seed:
     what its secrets are made from; ``""`` where they are not known here, because the instance came from elsewhere.
     proofs: by name what tells such a secret from another text, see ``labctl.spec.secrets``; where there is no seed.
+    left: the id of the checkpoint that the machines stand as, of which none has run since; ``""`` for none.
     """
 
     lab: str
@@ -62,6 +64,7 @@ class Record:
     admission: Mapping[str, Any] = field(default_factory=dict)
     seed: str = ""
     proofs: Mapping[str, str] = field(default_factory=dict)
+    left: str = ""
     labctl: str = __version__
     version: int = RECORD_VERSION
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ from labctl.errors import BusyError, HostError, LabctlError, UsageError
 from labctl.events import Event, Listener, ignore
 from labctl.host.room import free_bytes
 from labctl.lifecycle import capacity, converge, fresh, inspect, pins, teardown
-from labctl.lifecycle.classroom import door, key, work
+from labctl.lifecycle.classroom import door, key, tidying, work
 from labctl.lifecycle.classroom.seats import Place
 from labctl.lifecycle.classroom.survey import Intent, refusal, survey
 from labctl.lifecycle.classroom.work import Done, Result
@@ -36,13 +38,18 @@ def up(
     only_locked: bool = False,
     force: bool = False,
     keep_fresh: bool = True,
+    anyway: bool = False,
     listener: Listener = ignore,
 ) -> tuple[Result, ...]:
     """Make every chosen instance what the lab's file says. Safe to repeat after any interruption.
 
+    What ``tidy`` has stopped goes on as it was. anyway: although the class is closed, which raises LabctlError else.
     Raises BusyError where another labctl brings this class up, HostError where it does not fit, before anything is
     started; and what is wrong with all of them: SpecError, UsageError, ImageError.
     """
+    now = time.time()
+    if not anyway:
+        tidying.check_open(spec, now)
     with class_locked(spec.name):
         if load(spec.lab).secrets:
             key.make(spec)
@@ -60,7 +67,10 @@ def up(
             intent = ready[place.instance]
             if intent.error is not None or intent.draft is None:
                 raise intent.error or UsageError(f"{place.instance} is no longer on the roster")
-            return _up(intent.draft, only_locked, force, keep_fresh, heard)
+            resumed = tidying.resume(intent.draft.folder, heard)
+            done = _up(intent.draft, only_locked, force, keep_fresh, heard)
+            tidying.spare(spec, intent.draft.folder, now)
+            return replace(done, did="as it was left") if resumed else done
 
         listed = [place for place in chosen if place.instance in ready]
         if any(i.draft is not None and i.draft.backend.name == "virtualbox" for i in found.intents):
@@ -119,6 +129,13 @@ def down(
         return Done("stopped" if stopped else "was down", {"stopped": stopped})
 
     return work.each(existing(chosen), part, verb="down", jobs=jobs, listener=listener)
+
+
+def tidy(
+    spec: ClassSpec, chosen: Sequence[Place], *, dry_run: bool = False, jobs: int, listener: Listener = ignore
+) -> tuple[Result, ...]:
+    """Stop instances that nobody uses, or that run while the class is closed, and keep their state."""
+    return tidying.tidy(spec, existing(chosen), time.time(), dry_run=dry_run, jobs=jobs, listener=listener)
 
 
 def reset(chosen: Sequence[Place], *, jobs: int, listener: Listener = ignore) -> tuple[Result, ...]:

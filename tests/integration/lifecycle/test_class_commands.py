@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,25 @@ def scored(labctl: Labctl) -> None:
     text = "checks: checks\nsecrets: {flag: {kind: flag}}\n" + LAB.replace("a: {", "a: {secrets: [flag], ")
     (labctl.home / "lab" / "lab.yaml").write_text(text)
     labctl.run("class", "up")
+
+
+def test_a_closed_class_is_tidied(labctl: Labctl) -> None:
+    labctl.run("class", "up")
+    assert "monday may always run" in labctl.complaint("class", "tidy", code=2)
+    far = time.strftime("%a", time.gmtime(time.time() + 3 * 86400)).lower()
+    hours = f"hours: {{timezone: UTC, open: [{{days: [{far}], from: 08:00, to: 09:00}}]}}\n"
+    (labctl.home / "class.yaml").write_text(CLASS + hours)
+    assert "monday is closed until" in labctl.complaint("class", "up")
+    assert "Closed until" in words(labctl, "class", "plan")[2]
+    assert labctl.run("class", "tidy", "--dry-run") == "monday: 3 would be stopped\n"
+    assert labctl.run("class", "tidy", "--only", "s01") == "monday: 1 stopped\n"
+    done = labctl.json("class", "tidy")["instances"]
+    assert [(one["did"], one.get("why"), one.get("kept")) for one in done] == [
+        ("was down", None, None),
+        *2 * [("stopped", "closed", True)],
+    ]
+    assert labctl.run("class", "up", "--anyway") == "monday: 3 as it was left\n"
+    assert labctl.run("class", "tidy") == "monday: 3 idle\n"
 
 
 def test_everybodys_points_are_a_table(labctl: Labctl) -> None:

@@ -13,6 +13,7 @@ import pytest
 from labctl.errors import UsageError
 from labctl.spec import classfile, schema
 from labctl.spec.classfile import load
+from labctl.spec.hours import Hours, Period
 from labctl.spec.problems import Problem, SpecError
 from tests.support.classes import Room
 
@@ -200,6 +201,49 @@ def test_limits_are_read_with_their_units(room: Room) -> None:
     assert (load(room.folder).limits.instances, load(room.folder).limits.memory) == (3, 2 << 30)
     room.write("limits: {memory: 2048}\n")
     assert problems(room)[0].nearest == "2048 MiB"
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("90 min", 5400), ("2 h", 7200), ("45min", 2700), ("1h", 3600)])
+def test_idle_times_are_read_with_their_units(room: Room, written: str, seconds: int) -> None:
+    room.write(f"limits: {{idle: {written}}}\n")
+    assert load(room.folder).limits.idle == seconds
+
+
+HOURS = "hours: {timezone: Europe/Berlin, open: [{days: [mon, wed], from: 08:00, to: 18:00}]}\n"
+
+
+def test_opening_hours_are_read(room: Room) -> None:
+    room.write(HOURS)
+    found = load(room.folder).hours
+    assert found == Hours((Period((0, 2), 480, 1080),), "Europe/Berlin")
+    room.write("hours: {open: [{days: [sun], from: 22:00, to: 24:00}, {days: [sat], from: '22:00', to: '06:00'}]}\n")
+    found = load(room.folder).hours
+    assert found == Hours((Period((6,), 1320, 1440), Period((5,), 1320, 1800)))
+    room.write()
+    assert load(room.folder).hours is None
+
+
+@pytest.mark.parametrize(
+    ("of", "to", "said", "meant"),
+    [
+        ("Europe/Berlin", "Europe/Berlni", 'this host knows no time zone "Europe/Berlni"', "Europe/Berlin"),
+        ("Europe/Berlin", "../../etc/passwd", '"../../etc/passwd" is not', ""),
+        ("18:00", "08:00", "there is no time from 08:00 to 08:00", ""),
+        ("18:00", "18", "expected text", ""),
+        ("18:00", "24:01", '"24:01" is not', ""),
+        ("08:00", "24:00", '"24:00" is not', ""),
+        ("08:00", "8:00", '"8:00" is not', ""),
+        ("[mon, wed]", "[monday]", '"monday" is not one of the choices', "mon"),
+        ("[mon, wed]", "[mon, mon]", '"mon" is there twice', ""),
+        ("[mon, wed]", "[]", "this is empty", ""),
+        ("open:", "opn:", 'unknown key "opn"', "open"),
+    ],
+)
+def test_what_is_wrong_with_opening_hours_is_said(room: Room, of: str, to: str, said: str, meant: str) -> None:
+    room.write(HOURS.replace(of, to))
+    found = problems(room)
+    assert any(said in problem.message and problem.nearest == meant for problem in found), found
+    assert {problem.line for problem in found} == {5}
 
 
 def test_an_unknown_key_is_answered_with_the_nearest(room: Room) -> None:
