@@ -78,9 +78,9 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def _disk(provider: str, member: str, folder: Path) -> Path:
+def _disk(image: str, provider: str, member: str, folder: Path) -> Path:
     """A disk with the content of the one that the box brings, unpacked as an import does."""
-    with tarfile.open(resolve_box("debian-12", (), provider).path) as tar:
+    with tarfile.open(resolve_box(image, (), provider).path) as tar:
         tar.extract(member, folder, filter="data")
     disk = folder / "disk.qcow2"
     kind = "vmdk" if member.endswith(".vmdk") else "qcow2"
@@ -134,8 +134,9 @@ def _look(guest: Guest) -> tuple[float, list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("image", ["debian-12", "debian-13"])
 def test_boxes_boot_by_bios_and_by_efi_and_let_vagrant_in(
-    key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image: str, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """VirtualBox's disk on an IDE controller by BIOS, libvirt's on virtio-blk by EFI; both at the same time."""
     firmware, variables = OVMF / "OVMF_CODE_4M.fd", tmp_path / "variables.fd"
@@ -144,8 +145,8 @@ def test_boxes_boot_by_bios_and_by_efi_and_let_vagrant_in(
     bios_folder, efi_folder = tmp_path / "bios", tmp_path / "efi"
     bios_folder.mkdir()
     efi_folder.mkdir()
-    bios_disk = _disk("virtualbox", "box-disk001.vmdk", bios_folder)
-    efi_disk = _disk("libvirt", "box.img", efi_folder)
+    bios_disk = _disk(image, "virtualbox", "box-disk001.vmdk", bios_folder)
+    efi_disk = _disk(image, "libvirt", "box.img", efi_folder)
     with ExitStack() as stack:
         bios = stack.enter_context(
             _booted(bios_folder, key, "pc,usb=off", "-drive", f"file={bios_disk},if=ide,cache=unsafe")

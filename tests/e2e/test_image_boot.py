@@ -84,14 +84,15 @@ def _banner(guest: Guest) -> bytes:
         time.sleep(0.1)
 
 
-def test_an_image_boots_to_ssh_in_little_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with booted(resolve("debian-12"), tmp_path, 128) as guest:
+@pytest.mark.parametrize("name", ["debian-12", pytest.param("debian-13", marks=pytest.mark.slow)])
+def test_an_image_boots_to_ssh_in_little_memory(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with booted(resolve(name), tmp_path, 128) as guest:
         agent_seconds = time.monotonic() - guest.started
         guest.run("ip address add 10.0.2.15/24 dev eth0 && ip link set eth0 up")
         assert _banner(guest).startswith(b"SSH-2.0-OpenSSH")
         ssh_seconds = time.monotonic() - guest.started
         with capsys.disabled():
-            sys.stdout.write(f"\n128 MiB: agent {agent_seconds:.1f} s, SSH {ssh_seconds:.1f} s\n")
+            sys.stdout.write(f"\n{name}, 128 MiB: agent {agent_seconds:.1f} s, SSH {ssh_seconds:.1f} s\n")
         deadline = time.monotonic() + BOOT_SECONDS
         while guest.run("systemctl is-system-running || true").strip() not in ("running", "degraded"):
             assert time.monotonic() < deadline

@@ -30,13 +30,14 @@ def _problems(tmp_path: Path, body: str) -> str:
 
 def test_what_ships() -> None:
     entries = catalogue.load()
-    assert {"debian-12", "router", "attacker"} <= entries.keys()
+    assert {"debian-12", "debian-13", "router", "attacker"} <= entries.keys()
     debian, attacker = entries["debian-12"].qemu, entries["attacker"].qemu
     assert isinstance(debian, Recipe)
     assert debian.release == "bookworm"
     assert {"python3-minimal", "openssh-server", "nftables", "iproute2", "iputils-ping", "qemu-guest-agent"} <= {
         *debian.packages
     }
+    assert entries["debian-13"].qemu == Recipe(debian.packages, release="trixie")
     assert isinstance(attacker, Recipe)
     assert attacker.base == "debian-12"
     assert {"nmap", "tcpdump", "hydra", "curl", "netcat-openbsd", "python3"} <= {*attacker.packages}
