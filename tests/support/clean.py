@@ -11,7 +11,7 @@ from tests.support import score
 from tests.support.command import Labctl
 
 RUNS = int(os.environ.get("LABCTL_CLEAN_RUNS", "1"))
-"""How often each clean lab is verified; `make test-leaks` does so 5 times with each of the four shipped labs."""
+"""How often each clean lab is verified; `make test-leaks` does so 5 times with each shipped lab."""
 
 
 def verified_over_and_over(labctl: Labctl, lab: Path, record_property: Callable[[str, object], None]) -> None:

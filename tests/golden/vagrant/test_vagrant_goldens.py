@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from labctl.errors import UsageError
 from labctl.plan.build import build
 from labctl.providers.vagrant import BACKENDS
 from labctl.spec.load import load
@@ -22,8 +23,14 @@ pytestmark = pytest.mark.golden
 
 HERE = Path(__file__).parent
 SHIPPED = HERE.parents[2] / "labs"
+REFUSED = {("shipped/sensor", "libvirt"): "sensor is promiscuous on office"}
 CASES = [
-    *((f"shipped/{lab.name}", engine) for lab in sorted(SHIPPED.iterdir()) for engine in ("virtualbox", "libvirt")),
+    *(
+        (f"shipped/{lab.name}", engine)
+        for lab in sorted(SHIPPED.iterdir())
+        for engine in ("virtualbox", "libvirt")
+        if (f"shipped/{lab.name}", engine) not in REFUSED
+    ),
     ("alone", "hyperv"),
     ("apart", "libvirt"),
     ("dmz", "virtualbox"),
@@ -35,14 +42,18 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("lab", "provider"), CASES)
-def test_the_rendered_files_are_those_that_were_reviewed(lab: str, provider: str) -> None:
+def render(lab: str, provider: str) -> dict[str, str]:
     backend = next(backend for backend in BACKENDS if backend.name == provider)
     at_home = SHIPPED / Path(lab).name if lab.startswith("shipped/") else HERE / lab
     plan = build(load(at_home / "lab.yaml"), provider=provider)
     if provider in ("vmware_desktop", "hyperv"):
         plan = replace(plan, seal=True)
-    rendered = dict(backend.render(plan, {}))
+    return dict(backend.render(plan, {}))
+
+
+@pytest.mark.parametrize(("lab", "provider"), CASES)
+def test_the_rendered_files_are_those_that_were_reviewed(lab: str, provider: str) -> None:
+    rendered = render(lab, provider)
     if lab.startswith("shipped/"):
         rendered = {name: text for name, text in rendered.items() if not name.startswith("provision/")}
     folder = HERE / lab / provider
@@ -56,6 +67,12 @@ def test_the_rendered_files_are_those_that_were_reviewed(lab: str, provider: str
     assert rendered.keys() == reviewed.keys()
     for name, text in rendered.items():
         assert text == reviewed[name], f"{name} has changed"
+
+
+@pytest.mark.parametrize(("lab", "provider"), REFUSED)
+def test_a_shipped_lab_that_an_engine_cannot_hold_is_refused_with_the_reason(lab: str, provider: str) -> None:
+    with pytest.raises(UsageError, match=REFUSED[lab, provider]):
+        render(lab, provider)
 
 
 def test_every_golden_has_its_case() -> None:

@@ -95,8 +95,15 @@ class Vagrant:
         return done.returncode, (done.stdout + done.stderr).decode()
 
 
-@pytest.mark.parametrize("provider", ["virtualbox", "libvirt"])
-@pytest.mark.parametrize("lab", [f"shipped/{lab.name}" for lab in sorted(SHIPPED.iterdir())])
+@pytest.mark.parametrize(
+    ("lab", "provider"),
+    [
+        (f"shipped/{lab.name}", provider)
+        for lab in sorted(SHIPPED.iterdir())
+        for provider in ("virtualbox", "libvirt")
+        if (lab.name, provider) != ("sensor", "libvirt")  # which refuses a NIC that is to hear others
+    ],
+)
 def test_vagrants_own_providers_take_every_shipped_lab(tmp_path: Path, lab: str, provider: str) -> None:
     vagrant = Vagrant(tmp_path, lab, provider)
     if provider == "virtualbox":

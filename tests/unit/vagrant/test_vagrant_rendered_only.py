@@ -21,6 +21,8 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "tests/golden/vagrant"
 SHIPPED = sorted(path.parent.name for path in (ROOT / "labs").glob("*/lab.yaml"))
+LISTENING = ["sensor"]
+"""Shipped labs with a NIC that is to hear others."""
 ENGINES = {backend.name: backend for backend in BACKENDS if backend.name in ("vmware_desktop", "hyperv")}
 
 
@@ -50,7 +52,13 @@ def test_labctl_does_not_drive_them_and_says_so() -> None:
         assert "# UNTESTED: labctl has never run a lab with this provider." in header
 
 
-@pytest.mark.parametrize("lab", SHIPPED)
+@pytest.mark.parametrize("lab", LISTENING)
+def test_vmware_refuses_a_shipped_lab_with_a_nic_that_is_to_hear_others(lab: str) -> None:
+    with pytest.raises(UsageError, match=r"is promiscuous on .*, which vmware_desktop"):
+        vagrantfile(plan_of(ROOT / "labs" / lab, "vmware_desktop"))
+
+
+@pytest.mark.parametrize("lab", [lab for lab in SHIPPED if lab not in LISTENING])
 def test_every_nic_on_vmware_but_vagrants_own_is_on_the_lan_segment_of_its_network(lab: str) -> None:
     plan = plan_of(ROOT / "labs" / lab, "vmware_desktop")
     text = vagrantfile(plan)
