@@ -69,19 +69,29 @@ def bundle(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="The file to write.", show_default="LAB.labz here"),
     ] = None,
+    of_class: Annotated[
+        bool,
+        typer.Option("--class", help="LAB is a class: one file for all its students, who come up with a token each."),
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Put the lab and all its images into one file: `labctl up FILE` needs no network then.
 
-    Where the lab is locked for the provider, the pinned images go in. Hidden folders such as .git stay out.
+    Where the lab is locked for the provider, the pinned images go in. Hidden folders such as .git stay out. With
+    --class the lab's folder `teacher` stays out too, and where the lab has secrets `up` asks for a student's token:
+    `labctl class handout --bundle FILE` writes it on everybody's sheet.
     """
     from labctl.lifecycle import bundle as recipe
     from labctl.lifecycle import locate
+    from labctl.lifecycle.classroom import luggage
+    from labctl.spec import classfile
 
-    draft = locate.draft(lab, provider=provider)
     with progress(quiet or as_json) as listener:
-        done = recipe.bundle(draft, output, listener)
+        if of_class:
+            done = luggage.pack(classfile.load(lab), output, provider=provider, listener=listener)
+        else:
+            done = recipe.bundle(locate.draft(lab, provider=provider), output, listener)
     if as_json:
         say_json(done)
         return

@@ -10,6 +10,7 @@ import typer
 from labctl.cli.class_options import ClassArgument, MachineOption, OnlyOption, chosen_of
 from labctl.cli.options import JsonOption
 from labctl.cli.output import say, say_json
+from labctl.errors import UsageError
 
 
 def ssh_config(
@@ -53,6 +54,15 @@ def handout(
         str | None,
         typer.Option("--jump", metavar="[USER@]SERVER", help="The server through which students' own computers come."),
     ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            metavar="FILE",
+            help="For students who run the lab on their own computers, from this file of `labctl bundle --class`: "
+            "also the token of each.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a sheet for every student or team, one page of HTML to print or to mail: machines, login, tasks, reset.
@@ -61,8 +71,13 @@ def handout(
     """
     from labctl.lifecycle.classroom import handout
 
+    if jump is not None and bundle is not None:
+        raise UsageError("--jump and --bundle do not go together", hint="One is for machines here, one for theirs.")
     spec, chosen = chosen_of(target, only)
-    written = handout.write(spec, chosen, output, jump=jump)
+    if bundle is not None:
+        written = handout.write_for_laptops(spec, chosen, output, bundle.name)
+    else:
+        written = handout.write(spec, chosen, output, jump=jump)
     if as_json:
         say_json({"class": spec.name, "files": [str(path) for path in written]})
     elif written:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +43,14 @@ def up(
     cold: Annotated[
         bool, typer.Option("--cold", help="Of a file with a checkpoint: boot from the disks, leave the memory out.")
     ] = False,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token",
+            metavar="TOKEN",
+            help="Of a class's file: the token on your handout. Without it `up` asks for it.",
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -69,6 +78,7 @@ def up(
     if dry_run:
         _rehearse_up(draft, only_locked, as_json)
         return
+    draft = _with_token(draft, token)
     with progress(quiet or as_json) as listener:
         outcome = converge.up(
             draft, listener=listener, jobs=jobs, only_locked=only_locked, force=force, keep_fresh=keep_fresh
@@ -82,6 +92,20 @@ def _brought(bundle: Path, options: Options, quiet: bool) -> Brought:
 
     with progress(quiet) as listener:
         return arrival.bring(bundle, options, listener)
+
+
+def _with_token(draft: Draft, said: str | None) -> Draft:
+    """The draft with a student's secrets, where their token was said or is wanted."""
+    from labctl.lifecycle import token
+
+    if said is None and token.wanted(draft):
+        if not sys.stdin.isatty():
+            raise UsageError(
+                f"{draft.spec.name} is a class's, and its secrets come from the token on your handout",
+                hint="labctl up --token says it where nobody can be asked.",
+            )
+        said = str(typer.prompt("The token on your handout"))
+    return draft if said is None else token.entered(draft, said)
 
 
 def _rehearse_up(draft: Draft, only_locked: bool, as_json: bool) -> None:

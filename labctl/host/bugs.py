@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from labctl.errors import ExitCode, LabctlError
+from labctl.host.words import command_line
 
 
 class BugError(LabctlError):
@@ -20,7 +21,7 @@ class BugError(LabctlError):
 def as_bug(error: Exception) -> BugError:
     """The words for an error that nobody foresaw, with its traceback in a file where one can be kept."""
     brief = f"this is a bug in labctl: {type(error).__name__}: {error}"
-    head = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {sys.argv!r} Python {sys.version}"
+    head = f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {[*sys.argv[:1], *command_line()]!r} Python {sys.version}"
     text = "\n".join([head, "".join(traceback.format_exception(error))])
     try:
         path = Path(tempfile.mkdtemp(prefix="labctl-bug-")) / "traceback.txt"

@@ -15,7 +15,7 @@ from labctl.images import Image, pinning, transfer
 from labctl.images.pinning import Pin
 from labctl.images.transfer import Parcel
 from labctl.lifecycle import archive, converge, lab_folder, lockfile, pins
-from labctl.lifecycle.lab_folder import LOCK_NAME
+from labctl.lifecycle.lab_folder import LOCK_NAME, TEACHERS
 from labctl.lifecycle.locate import Draft
 from labctl.lifecycle.lockfile import Lock
 from labctl.lifecycle.manifest import Carried, LabFile, Manifest
@@ -36,11 +36,12 @@ class Bundled:
     skipped: tuple[str, ...]
 
 
-def bundle(draft: Draft, output: Path | None = None, listener: Listener = ignore) -> Bundled:
+def bundle(draft: Draft, output: Path | None = None, listener: Listener = ignore, *, of_class: str = "") -> Bundled:
     """Write the lab's folder, a lock file and all images for the draft's provider to one file.
 
     output: the file, by default ``LAB.labz`` in the current folder. Where the lab has a lock file with entries for this
     provider, its images are the ones that go in; otherwise the current ones, made or fetched where they are missing.
+    of_class: the class that it is for; what is the teacher's stays out then.
     The same lab and images give the same bytes. Raises UsageError, ImageError, HostError, SpecError.
     """
     target = output or Path(f"{draft.plan.lab}{archive.SUFFIX}")
@@ -51,7 +52,7 @@ def bundle(draft: Draft, output: Path | None = None, listener: Listener = ignore
         )
     path = lockfile.path_of(draft.spec.file)
     lock = lockfile.read(path) or Lock(path)
-    return pack(draft, target, lock, _digests(draft, lock, listener), listener=listener)
+    return pack(draft, target, lock, _digests(draft, lock, listener), of_class=of_class, listener=listener)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +70,14 @@ def pack(
     digests: Mapping[Wanted, str],
     *,
     cargo: Cargo | None = None,
+    of_class: str = "",
     listener: Listener = ignore,
 ) -> Bundled:
     """Write a lab's folder, images and a checkpoint to a file. digests: of the images. Raises as ``bundle`` does."""
     began = time.monotonic()
     pinned, travellers = _parcels(draft, lock, digests)
     path, lock = lock.file, lock.with_pins(draft.backend.name, tuple(pinned))
-    collected = lab_folder.collect(draft.spec, (target.absolute(), path))
+    collected = lab_folder.collect(draft.spec, (target.absolute(), path), without=TEACHERS if of_class else "")
     for reason in collected.skipped:
         listener(Event("warning", "bundle", message=f"left out {reason}"))
     with tempfile.TemporaryDirectory(prefix="labctl-bundle-") as scratch:
@@ -88,7 +90,9 @@ def pack(
         lab_files.sort(key=lambda pair: pair[0].path)
         parcels = tuple(parcel for parcel, _ in travellers)
         carried = cargo.checkpoint if cargo else None
-        contents = Manifest(draft.plan.lab, draft.backend.name, tuple(f for f, _ in lab_files), parcels, carried)
+        contents = Manifest(
+            draft.plan.lab, draft.backend.name, tuple(f for f, _ in lab_files), parcels, carried, of_class=of_class
+        )
         sources = {f"lab/{file.path}": path for file, path in lab_files}
         for parcel, folder in travellers:
             sources |= {f"images/{part.sha256}": folder / part.name for part in parcel.parts}

@@ -27,6 +27,8 @@ from labctl.state.record import Record
 if TYPE_CHECKING:
     from labctl.images import Image
 
+_TELLING: tuple[Action, ...] = ("create", "replace", "provision")
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -52,7 +54,7 @@ def difference(draft: Draft) -> PlanDiff:
     Raises UsageError where ``up`` would refuse, because the instance is another lab's.
     """
     check_ownership(draft)
-    return _decide(draft, file_digests(draft.spec, draft.plan, draft.secrets))
+    return _decide(draft, file_digests(draft.spec, draft.plan, draft.told))
 
 
 def up(
@@ -81,8 +83,9 @@ def up(
         if draft.record is None and not draft.seed:
             draft = replace(draft, seed=secrets.new_seed())
         engine = engine_of(draft.backend)
-        digests = file_digests(draft.spec, draft.plan, draft.secrets)
+        digests = file_digests(draft.spec, draft.plan, draft.told)
         diff = _decide(draft, digests)
+        _check_told(draft, diff)
         provider = engine(draft.folder.engine, listener)
         record = _record(draft, digests)
         lab = Running(draft.folder, record, draft.plan, provider)
@@ -90,7 +93,7 @@ def up(
         if diff.empty and draft.folder.pending() is None and _all_running(observed, draft.plan):
             if draft.folder.plan() != draft.plan:  # what changes no machine, such as its description
                 draft.folder.finish(draft.plan)
-            draft.folder.write_record(replace(record, phase="up"))
+            draft.folder.write_record(_finished(record))
             sealing.enforce(lab, observed, listener=listener)
             return Outcome(draft.plan, diff.changes, time.monotonic() - started)
         check_capabilities(draft.plan, engine.capabilities(draft.plan))
@@ -107,9 +110,24 @@ def up(
         if keep_fresh:
             fresh.keep(lab, diff.actions(), listener=listener)
         draft.folder.finish(draft.plan)
-        draft.folder.write_record(replace(record, phase="up"))
+        draft.folder.write_record(_finished(record))
         off = tuple(status.name for status in observed.machines if status.state not in ("running", "absent"))
         return Outcome(draft.plan, diff.changes, time.monotonic() - started, off)
+
+
+def to_be_told(draft: Draft, diff: PlanDiff) -> tuple[str, ...]:
+    """Machines that ``up`` would tell secrets."""
+    actions = diff.actions()
+    return tuple(m.name for m in draft.plan.machines if m.secrets and actions.get(m.name) in _TELLING)
+
+
+def _check_told(draft: Draft, diff: PlanDiff) -> None:
+    """Refuse to make machines without the secrets that they had. Raises UsageError."""
+    if draft.forgets and not draft.seed and (names := to_be_told(draft, diff)):
+        raise UsageError(
+            f"{', '.join(names)} would have to be told secrets again, and they are not known here",
+            hint="labctl up --token, with the token of your handout.",
+        )
 
 
 def _mended(draft: Draft, listener: Listener) -> Draft:
@@ -133,12 +151,25 @@ def _record(draft: Draft, digests: Mapping[str, str]) -> Record:
         owner=draft.owner,
         admission=draft.admission,
         seed=draft.seed,
+        forgets=draft.forgets,
+        proofs=_proofs(draft),
     )
     if draft.record is None:
         return replace(record, sealed=plan.seal)
     asked_before = before is not None and before.seal
     sealed = plan.seal or (draft.record.sealed and not asked_before)
-    return replace(record, created=draft.record.created, sealed=sealed, proofs=draft.record.proofs)
+    return replace(record, created=draft.record.created, sealed=sealed)
+
+
+def _proofs(draft: Draft) -> Mapping[str, str]:
+    """By what right is known from wrong when the seed is not."""
+    if draft.forgets and draft.seed:
+        return secrets.proofs(draft.seed, draft.plan.lab, draft.plan.secrets)
+    return draft.record.proofs if draft.record is not None else {}
+
+
+def _finished(record: Record) -> Record:
+    return replace(record, phase="up", seed="" if record.forgets else record.seed)
 
 
 def boot_images(

@@ -87,7 +87,7 @@ def _check_same(draft: Draft, found: Checkpoint) -> None:
         for one in compare(found.plan, anew).changes
         if one.action != "keep"
     ]
-    now = converge.file_digests(draft.spec, anew, draft.secrets)
+    now = converge.file_digests(draft.spec, anew, draft.told)
     wrong += [
         f"{name}: files of its steps" for name in sorted({*now, *found.files}) if now.get(name) != found.files.get(name)
     ]

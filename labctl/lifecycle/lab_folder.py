@@ -19,7 +19,12 @@ LOCK_NAME = "lab.lock.yaml"
 BUNDLE_MARK = ".from-bundle"
 """A file that says that the lab came in a bundle and nobody here has allowed its checks to run."""
 
-_NEVER = ("class.key", "__pycache__", ".DS_Store", ".pytest_cache", BUNDLE_MARK)
+CLASS_MARK = ".for-class"
+"""A file that says for which class the lab came: its secrets come from students' tokens."""
+TEACHERS = "teacher"
+"""A folder that a class does not get."""
+
+_NEVER = ("class.key", "__pycache__", ".DS_Store", ".pytest_cache", BUNDLE_MARK, CLASS_MARK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +36,19 @@ class Collected:
     skipped: tuple[str, ...]
 
 
-def collect(spec: LabSpec, replaced: Sequence[Path] = ()) -> Collected:
+def collect(spec: LabSpec, replaced: Sequence[Path] = (), *, without: str = "") -> Collected:
     """Everything that the lab's folder holds, or, for a file not called ``lab.yaml``, what that file names.
 
     The lab's file is called ``lab.yaml`` in it. Hidden folders (``.git``, ``.vagrant``), bundles, and links that lead
-    out of the folder are left out, and so is ``replaced``. Raises UsageError where a file cannot travel.
+    out of the folder are left out, and so is ``replaced``. without: a folder of the lab's that stays at home, too.
+    Raises UsageError where a file cannot travel.
     """
     root, skipped = spec.root, list[str]()
     found: dict[str, Path] = {FILE_NAME: spec.file}
     whole = spec.file.name == FILE_NAME
     for path in _walk(root, skipped) if whole else _beside(spec, skipped):
         name = path.relative_to(root).as_posix()
-        if path not in replaced and name != LOCK_NAME:
+        if path not in replaced and name != LOCK_NAME and name.split("/")[0] != without:
             found.setdefault(name, path)
     for name in _named(spec):
         path = (root / name).resolve()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def engine_of(backend: Backend) -> type[Provider]:
 class Draft:
     """A lab as its file has it now: the spec, the plan made from it, and what already exists of the instance.
 
-    owner, admission, seed: see ``Record``; a new instance of no class has no seed yet.
+    owner, admission, seed, forgets: see ``Record``; a new instance of no class has no seed yet.
     """
 
     spec: LabSpec
@@ -85,11 +85,19 @@ class Draft:
     owner: str = ""
     admission: Mapping[str, Any] = field(default_factory=dict)
     seed: str = ""
+    forgets: bool = False
 
     @property
     def secrets(self) -> dict[str, str]:
         """The instance's secrets by name; none where it has no seed."""
         return values(self.seed, self.plan.lab, self.plan.secrets) if self.seed else {}
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What shows whether machines know the present secrets: these, or where they are not kept how they are made."""
+        if self.forgets:
+            return {secret.name: repr(replace(secret, points=None)) for secret in self.plan.secrets}
+        return self.secrets
 
 
 def draft(target: Path, *, instance: str = DEFAULT_INSTANCE, provider: str | None = None) -> Draft:
@@ -123,7 +131,8 @@ def draft_of(
     backend, _why = choose_backend(provider or (record.provider if record else None), spec.provider)
     previous = folder.pending() or folder.plan()
     plan = build(spec, instance=instance, provider=backend.name, previous=previous)
-    return Draft(spec, plan, backend, folder, record, owner, admits, seed)
+    forgets = record is not None and record.forgets
+    return Draft(spec, plan, backend, folder, record, owner, admits, seed, forgets)
 
 
 def admitted(spec: LabSpec, admission: Mapping[str, Any]) -> LabSpec:
@@ -164,9 +173,12 @@ class Running:
     def secrets(self) -> dict[str, str]:
         """The instance's secrets by name. Raises UsageError where they are not known here."""
         if self.plan.secrets and not self.record.seed:
+            here = "They are with the instance that it was exported from; one that is brought up here has its own."
             raise UsageError(
                 f"the secrets of {self.plan.lab}/{self.plan.instance} are not known here",
-                hint="They are with the instance that it was exported from; one that is brought up here has its own.",
+                hint="They were told to its machines and not kept. The teacher has them."
+                if self.record.forgets
+                else here,
             )
         return values(self.record.seed, self.plan.lab, self.plan.secrets)
 

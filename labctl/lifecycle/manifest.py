@@ -1,8 +1,8 @@
 """The table of contents of a bundle: what is in it, how large, with which digests. Whoever reads one believes nothing.
 
 Form: JSON, checked against its schema before any value is used. Version 2 is that of a bundle with a checkpoint, so
-that a labctl that could not restore it says so, and version 3 where proofs of secrets are with that; all others are
-version 1.
+that a labctl that could not restore it says so, and version 3 where proofs of secrets are with that, or where it is for
+a class; all others are version 1.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A bundle's table of contents. labctl: the version that wrote it."""
+    """A bundle's table of contents. labctl: the version that wrote it. of_class: for which it is, ``""`` for none."""
 
     lab: str
     provider: str
@@ -91,6 +91,7 @@ class Manifest:
     images: tuple[Parcel, ...]
     checkpoint: Carried | None = None
     labctl: str = __version__
+    of_class: str = ""
 
     def blobs(self) -> Iterator[Blob]:
         """What follows the table in the archive, in this order: the lab's files, those of images, the checkpoint's."""
@@ -111,7 +112,9 @@ class Manifest:
     @property
     def version(self) -> int:
         """The lowest version that has a word for all of it."""
-        return 1 if self.checkpoint is None else 3 if self.checkpoint.proofs else 2
+        if self.of_class or (self.checkpoint is not None and self.checkpoint.proofs):
+            return 3
+        return 1 if self.checkpoint is None else 2
 
     def to_bytes(self) -> bytes:
         """The table as it stands in the archive. The same contents give the same bytes."""
@@ -126,6 +129,7 @@ class Manifest:
             ],
             "images": [_parcel_json(parcel) for parcel in self.images],
             "checkpoints": [_carried_json(self.checkpoint)] if self.checkpoint else [],
+            **({"class": self.of_class} if self.of_class else {}),
         }
         return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
@@ -163,9 +167,10 @@ def read(data: bytes) -> Manifest:
     for part in parts:
         if sizes.setdefault(part.sha256, part.size) != part.size:
             refuse(f"it says two sizes of the content {part.sha256[:12]}")
-    found = Manifest(value["lab"], value["provider"], files, images, checkpoint, value["labctl"])
+    of_class = value.get("class", "")
+    found = Manifest(value["lab"], value["provider"], files, images, checkpoint, value["labctl"], of_class)
     if found.version != value["version"]:
-        refuse("its version and its checkpoint do not go together")
+        refuse("its version and what is in it do not go together")
     return found
 
 

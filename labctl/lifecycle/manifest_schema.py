@@ -36,6 +36,7 @@ def _record(*, optional: Mapping[str, Any] = MappingProxyType({}), **properties:
 
 
 SCHEMA = _record(
+    optional={"class": _LABEL},
     format={"const": FORMAT},
     version={"enum": [1, 2, VERSION]},
     labctl=_WORD,

@@ -17,7 +17,7 @@ from labctl.images import leftovers, transfer
 from labctl.images.transfer import Delivery
 from labctl.lifecycle import archive, lab_folder, lockfile, manifest
 from labctl.lifecycle.archive import Reader
-from labctl.lifecycle.lab_folder import BUNDLE_MARK, LOCK_NAME
+from labctl.lifecycle.lab_folder import BUNDLE_MARK, CLASS_MARK, LOCK_NAME
 from labctl.lifecycle.manifest import Blob, Carried, CarriedDisk, LabFile, Manifest
 from labctl.providers import PROVIDERS
 
@@ -70,6 +70,9 @@ def unbundle(
         with _written(target):
             _unpack(reader, draft, deliveries, stage, listener)
             files.write_atomic(draft / BUNDLE_MARK, _MARK_TEXT)  # over a file of that name in the bundle
+            (draft / CLASS_MARK).unlink(missing_ok=True)
+            if contents.of_class:
+                files.write_atomic(draft / CLASS_MARK, f"{contents.of_class}\n")
         _check_lock(draft / LOCK_NAME, contents)
         for delivery in deliveries:
             delivery.check()

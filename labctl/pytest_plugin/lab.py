@@ -13,6 +13,7 @@ from labctl.lifecycle import locate
 from labctl.plan.model import LabPlan
 from labctl.providers.base import ExecResult
 from labctl.spec.problems import choices
+from labctl.spec.secrets import proves
 from labctl.verify.guests import GuestSession
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Lab:
     plan: LabPlan
     _session: GuestSession = field(repr=False, compare=False)
     _secrets: Callable[[], Mapping[str, str]] = field(repr=False, compare=False)
+    _proofs: Mapping[str, str] = field(repr=False, compare=False, default_factory=dict)
 
     @property
     def machines(self) -> tuple[str, ...]:
@@ -63,6 +65,14 @@ class Lab:
         if name not in known:
             raise UsageError(f"{self.name} has no secret called {name!r}", hint=choices("Secrets", known, name))
         return known[name]
+
+    def is_secret(self, name: str, text: str) -> bool:
+        """Whether a text is this instance's value of a secret: also where the value itself is not known.
+
+        Raises UsageError where there is none of that name, and where neither is known.
+        """
+        proof = self._proofs.get(name)
+        return proves(proof, name, text) if proof is not None else self.secret(name) == text
 
     def _known(self, name: str) -> str:
         if name not in self.machines:
@@ -99,4 +109,5 @@ class Labs:
         if not any(machine.state == "running" for machine in running.provider.observe(plan).machines):
             raise GuestError(f"no machine of {plan.lab}/{plan.instance} runs", hint=f"labctl up {target.parent}")
         session = self._stack.enter_context(GuestSession(running.provider, plan, plug=self._plug))
-        return Lab(plan.lab, plan.instance, running.record.provider, plan, session, running.secrets)
+        known = (running.secrets, running.proofs())
+        return Lab(plan.lab, plan.instance, running.record.provider, plan, session, *known)

@@ -50,7 +50,8 @@ class Seat:
 @dataclass(frozen=True, slots=True)
 class ClassSpec:
     """One class file. lab: the lab's file, absolute; it need not exist. seats: in the order of the roster. login: where
-    keys of the roster are let in; it has none itself. hours: when it is open, None for always.
+    keys of the roster are let in; it has none itself. hours: when it is open, None for always. roster: its
+    file, None where it stands in the class file.
     """
 
     file: Path
@@ -61,6 +62,7 @@ class ClassSpec:
     limits: Limits = field(default_factory=Limits)
     login: Admission | None = None
     hours: Hours | None = None
+    roster: Path | None = None
 
     def admission(self, seat: Seat) -> Admission | None:
         """What lets the students of a seat into their instance; None where none of them has a key."""
@@ -97,6 +99,7 @@ def load(target: Path) -> ClassSpec:
         _limits(data.get("limits", {})),
         _login(data.get("login")),
         Hours.of(data["hours"]) if "hours" in data else None,
+        file.parent / data["roster"] if isinstance(data["roster"], str) else None,
     )
 
 

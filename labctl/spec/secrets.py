@@ -16,6 +16,9 @@ from labctl.spec.model import SecretSpec
 _LETTERS = "".join(c for c in string.ascii_letters + string.digits if c not in "0O1lI")  # those that people confuse
 _FLAG_LETTERS = string.ascii_lowercase + string.digits
 _FLAG_LENGTH = 24
+_TOKEN_LETTERS = string.ascii_lowercase + "234567"  # RFC 4648, base32
+_SEED_LENGTH, _CHECK_LENGTH = 20, 4
+_MISREAD = str.maketrans("018", "olb")
 _MASKED_LENGTH = 4
 LEAST_LENGTH = 14
 """Characters of a password that nobody guesses: 2^81 of them. Of flags there are 2^124."""
@@ -27,8 +30,23 @@ def new_seed() -> str:
 
 
 def seed_of(seed: str, holder: str) -> str:
-    """One holder's own seed, from that of all."""
-    return _bytes(seed, "seed", holder).hex()
+    """One holder's own seed, from that of all: short enough to be typed, and one of 2^100."""
+    return _word(int.from_bytes(_bytes(seed, "seed", holder)), _TOKEN_LETTERS, _SEED_LENGTH)
+
+
+def token(seed: str, lab: str) -> str:
+    """A holder's seed as it stands on paper: with letters that show a slip of the pen and belong to the lab alone."""
+    whole = seed + _word(int.from_bytes(_bytes(seed, "token", lab)), _TOKEN_LETTERS, _CHECK_LENGTH)
+    return "-".join(whole[at : at + 4] for at in range(0, len(whole), 4))
+
+
+def seed_in(text: str, lab: str) -> str:
+    """The seed in what somebody has typed as a token of a lab's; ``""`` where it is none."""
+    typed = "".join(c for c in text.lower() if c not in "- \t\r\n").translate(_MISREAD)
+    seed = typed[:_SEED_LENGTH]
+    if not set(typed) <= set(_TOKEN_LETTERS):
+        return ""
+    return seed if hmac.compare_digest(token(seed, lab).replace("-", ""), typed) else ""
 
 
 def values(seed: str, lab: str, wanted: Iterable[SecretSpec]) -> dict[str, str]:
@@ -55,6 +73,15 @@ def proves(proof: str, name: str, text: str) -> bool:
     """Whether a text is the secret that a proof is of."""
     salt, _, digest = proof.partition(":")
     return hmac.compare_digest(digest, _digest(salt, name, text))
+
+
+def same_holder(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two lists of proofs are of one holder, though maybe of other secrets."""
+    return not one or not other or _salts(one) == _salts(other)
+
+
+def _salts(known: Mapping[str, str]) -> set[str]:
+    return {proof.partition(":")[0] for proof in known.values()}
 
 
 def _digest(salt: str, name: str, text: str) -> str:

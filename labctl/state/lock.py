@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 from labctl.errors import BusyError, HostError
 from labctl.host.files import private_folder, write_json
 from labctl.host.folders import state_root
+from labctl.host.words import command_line
 
 _GLANCE = 0.2  # seconds: longer than ``holder`` takes to look
 
@@ -47,7 +47,7 @@ def _held(key: str, doing: str, wait: float) -> Iterator[None]:
     except Timeout as error:
         raise _busy(doing, note) from error
     try:
-        who = {"pid": os.getpid(), "since": time.time(), "command": " ".join(["labctl", *sys.argv[1:]])}
+        who = {"pid": os.getpid(), "since": time.time(), "command": " ".join(["labctl", *command_line()])}
         with contextlib.suppress(HostError):  # a full disk must not keep anybody from making room on it
             write_json(note, who, mode=0o600)
         yield

@@ -49,6 +49,7 @@ class Record:
     hand. admission: whom that class lets in beside what the lab file says, as plain values; empty for nobody. seed:
     what its secrets are made from; ``""`` where they are not known here, because the instance came from elsewhere.
     proofs: by name what tells such a secret from another text, see ``labctl.spec.secrets``; where there is no seed.
+    forgets: the seed came with a student's token, and is not kept once all machines have been told their secrets.
     left: the id of the checkpoint that the machines stand as, of which none has run since; ``""`` for none.
     """
 
@@ -64,6 +65,7 @@ class Record:
     admission: Mapping[str, Any] = field(default_factory=dict)
     seed: str = ""
     proofs: Mapping[str, str] = field(default_factory=dict)
+    forgets: bool = False
     left: str = ""
     labctl: str = __version__
     version: int = RECORD_VERSION

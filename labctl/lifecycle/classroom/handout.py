@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labctl.errors import LabctlError
 from labctl.host.files import write_atomic
+from labctl.lifecycle.classroom import luggage
 from labctl.lifecycle.classroom.seats import Place
 from labctl.lifecycle.classroom.ssh import at_the_door, check_server, host_name, let_in
-from labctl.lifecycle.locate import Running, running
-from labctl.plan.model import MachinePlan
+from labctl.lifecycle.locate import DEFAULT_INSTANCE, Running, draft_of, running
+from labctl.plan.model import LabPlan, MachinePlan
 from labctl.spec.classfile import ClassSpec, Seat
 from labctl.spec.files import read_lab_file
+from labctl.spec.load import load
 from labctl.spec.secrets import can_be_guessed
 
 if TYPE_CHECKING:
@@ -44,29 +47,65 @@ class Door:
     account: str
 
 
-def write(
-    spec: ClassSpec,
-    chosen: Sequence[Place],
-    folder: Path,
-    *,
-    jump: str | None = None,
-) -> tuple[Path, ...]:
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What is on one sheet beside the tasks. submit: how flags are handed in. begin: the command that brings the lab up
+    on the student's own computer, token: what it asks for, reset: how it is begun anew there. All maybe ``""``.
+    """
+
+    plan: LabPlan
+    doors: tuple[Door, ...]
+    submit: str = ""
+    begin: str = ""
+    token: str = ""
+    reset: str = ""
+
+
+def write(spec: ClassSpec, chosen: Sequence[Place], folder: Path, *, jump: str | None = None) -> tuple[Path, ...]:
     """A sheet for each of the chosen who is on the roster and has an instance, ``INSTANCE.html``. Gives the files.
 
     jump: the server through which students come. Raises UsageError, HostError, and what is wrong with an instance.
     """
     check_server(jump)
-    tasks = _tasks(spec)
-    found = []
-    for place in chosen:
-        if place.seat is not None and place.folder is not None:
-            path = folder / f"{place.instance}.html"
-            write_atomic(path, sheet(spec, place, running(place.folder), tasks, jump=jump))
-            found.append(path)
+    pages = (
+        (place, _page(spec, place, running(place.folder), jump))
+        for place in chosen
+        if place.seat is not None and place.folder is not None
+    )
+    return _write(spec, pages, folder)
+
+
+def write_for_laptops(spec: ClassSpec, chosen: Sequence[Place], folder: Path, bundle: str) -> tuple[Path, ...]:
+    """A sheet for each of the chosen who is on the roster: how to bring the lab up alone. Gives the files.
+
+    bundle: the name of the file that ``luggage.pack`` has written. Raises UsageError, HostError, SpecError.
+    """
+    lab = load(spec.lab)
+    plan = draft_of(lab, instance=DEFAULT_INSTANCE).plan
+    doors = tuple(
+        Door(one.name, one.description, tuple(_addresses(one)), f"labctl ssh {plan.lab} {one.name}", "")
+        for one in plan.machines
+    )
+    submit = f"labctl submit {plan.lab}" if _has_flags(plan) else ""
+    page = Page(plan, doors, submit, f"labctl up {shlex.quote(bundle)}", reset=f"labctl reset {plan.lab}")
+    pages = (
+        (place, replace(page, token=luggage.token_of(spec, lab, place.seat)))
+        for place in chosen
+        if place.seat is not None
+    )
+    return _write(spec, pages, folder)
+
+
+def _write(spec: ClassSpec, pages: Iterable[tuple[Place, Page]], folder: Path) -> tuple[Path, ...]:
+    tasks, found = _tasks(spec), []
+    for place, page in pages:
+        found.append(folder / f"{place.instance}.html")
+        mode = 0o600 if page.token else 0o644  # a token is for its owner
+        write_atomic(found[-1], _sheet(spec, place, page, tasks), mode=mode)
     return tuple(found)
 
 
-def sheet(spec: ClassSpec, place: Place, lab: Running, tasks: str, *, jump: str | None = None) -> str:
+def _sheet(spec: ClassSpec, place: Place, page: Page, tasks: str) -> str:
     """The text of one sheet. tasks: Markdown."""
     style = (_FOLDER / "handout.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -79,12 +118,21 @@ def sheet(spec: ClassSpec, place: Place, lab: Running, tasks: str, *, jump: str 
             spec=spec,
             place=place,
             students=place.seat.students if place.seat is not None else (),
-            lab=lab.plan,
-            doors=tuple(_doors(spec, place, lab, jump)),
-            submit=_submit(spec, place, lab, jump),
+            lab=page.plan,
+            page=page,
             tasks=_html(tasks),
         )
     )
+
+
+def _page(spec: ClassSpec, place: Place, lab: Running, jump: str | None) -> Page:
+    door = jump is not None and spec.admission(_seat(place)) is not None
+    submit = at_the_door(jump, "submit") if jump is not None and door and _has_flags(lab.plan) else ""
+    return Page(lab.plan, tuple(_doors(spec, place, lab, jump)), submit)
+
+
+def _has_flags(plan: LabPlan) -> bool:
+    return any(not can_be_guessed(secret) for secret in plan.secrets)
 
 
 def _doors(spec: ClassSpec, place: Place, lab: Running, jump: str | None) -> Iterator[Door]:
@@ -113,12 +161,6 @@ def _command(spec: ClassSpec, place: Place, lab: Running, machine: str, account:
     except LabctlError:
         return ""
     return f"ssh -p {endpoint.port} {account}@{endpoint.host}"
-
-
-def _submit(spec: ClassSpec, place: Place, lab: Running, jump: str | None) -> str:
-    """How flags are handed in; ``""`` where there are none, or no door."""
-    flags = any(not can_be_guessed(secret) for secret in lab.plan.secrets)
-    return at_the_door(jump, "submit") if jump is not None and flags and spec.admission(_seat(place)) else ""
 
 
 def _addresses(machine: MachinePlan) -> Iterator[str]:

@@ -23,7 +23,7 @@ def test_the_server_is_there_to_be_guessed_at(machine):
 def test_marias_note_was_read(lab):
     """Maria's note lies on the attacker as /root/note.txt."""
     note = lab.exec("attacker", ["cat", "/root/note.txt"])
-    assert note.stdout.decode().strip() == lab.secret("note")
+    assert lab.is_secret("note", note.stdout.decode().strip())
 
 
 @pytest.mark.task(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -240,6 +241,72 @@ def test_a_flag_may_come_by_standard_input(labctl: Labctl) -> None:
         )
         assert done.returncode == code, done
         assert flag.encode() not in done.stdout + done.stderr
+
+
+CHECKED = """\
+import pytest
+
+@pytest.mark.task(2)
+def test_told(lab):
+    assert lab.is_secret("root", open("/FLAG").read().strip())
+
+@pytest.mark.task(1)
+def test_known(lab):
+    assert lab.secret("root")
+"""
+
+
+def test_a_class_goes_home_with_one_file_and_a_token_each(labctl: Labctl, tmp_path: Path) -> None:
+    flags = flagged(labctl)
+    paper = tmp_path / "flag"
+    (labctl.home / "lab" / "checks").mkdir()
+    (labctl.home / "lab" / "checks" / "test_it.py").write_text(CHECKED.replace("/FLAG", str(paper)))
+    lab = labctl.home / "lab" / "lab.yaml"
+    lab.write_text("checks: checks\n" + lab.read_text())
+    assert labctl.run("bundle", "--class").startswith("monday.labz: ")
+    assert labctl.run("class", "handout", "--bundle", "monday.labz", "--only", "s02") == "1 sheet in handouts.\n"
+    sheet = labctl.home / "handouts" / "s02.html"
+    text = sheet.read_text()
+    assert sheet.stat().st_mode & 0o777 == 0o600
+    assert "labctl up monday.labz" in text
+    token = re.search(r"([a-z2-7]{4}-){5}[a-z2-7]{4}", text)
+    assert token is not None
+    assert "do not go together" in labctl.complaint("class", "handout", "--bundle", "x", "--jump", "y", code=2)
+
+    home = tmp_path / "home"
+    home.mkdir()
+    laptop = Labctl(home / "state", home, variables={"LABCTL_PROVIDER": "fake"})
+    assert "wants" not in laptop.run("unbundle", labctl.home / "monday.labz")
+    for target in (labctl.home / "monday.labz", "two"):
+        assert "the token on your handout" in laptop.complaint("up", target, code=2)
+    assert "no token for two" in laptop.complaint("up", "two", "--token", "x", code=2)
+    assert laptop.json("list") == []
+    laptop.run("up", labctl.home / "monday.labz", "--token", token[0])
+    assert "The teacher has them" in laptop.complaint("secrets", "two", code=2)
+    assert laptop.run("submit", "two", flags["s02"]) == "Right: root, 5 points.\n"
+    assert laptop.run("submit", "two", flags["s01"], code=1) == "Wrong.\n"
+    paper.write_text(flags["s02"])
+    score = laptop.json("score", "two", "--checks", code=4)
+    assert [(check["verdict"], check["points"]) for check in score["checks"]] == [
+        ("PASS", 2),
+        ("INCONCLUSIVE", 1),
+        ("PASS", 5),
+    ]
+    paper.write_text(flags["s01"])
+    assert laptop.json("score", "two", code=4)["checks"][0]["verdict"] == "FAIL"
+    assert laptop.run("up", "two") == "two/default is up; nothing had to change.\n"
+
+
+def test_a_token_on_the_command_line_stays_in_no_file(labctl: Labctl) -> None:
+    flagged(labctl)
+    labctl.run("class", "handout", "--bundle", "monday.labz")
+    token = re.search(r"([a-z2-7]{4}-){5}[a-z2-7]{4}", (labctl.home / "handouts" / "s01.html").read_text())
+    assert token is not None
+    labctl.run("up", "lab", "--token", token[0])
+    assert "The teacher has them" in labctl.complaint("secrets", "lab", code=2)
+    paths = [path for path in labctl.state.rglob("*") if path.is_file()]
+    assert any("labctl up lab --token " in path.read_text(errors="replace") for path in paths)
+    assert not [path for path in paths if token[0] in path.read_text(errors="replace")]
 
 
 def test_a_class_without_checks_has_no_points(labctl: Labctl) -> None:

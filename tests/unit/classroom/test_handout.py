@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -85,6 +86,32 @@ def test_a_sheet_says_how_to_hand_in_a_flag_where_there_are_flags_and_a_door(roo
     assert "ssh -p 2222 labs@lab submit" in found["s01"].text
     assert "Flags" not in found["s02"].text
     assert "Flags" not in sheets(room)["s01"].text
+
+
+def test_a_sheet_for_a_students_own_computer_says_how_to_begin_there(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABCTL_PROVIDER", "fake")
+    secrets = "secrets: {flag: {kind: flag}}\n"
+    room.write(lab=secrets + LAB.replace("a: {", "a: {secrets: [flag], "))
+    paths = handout.write_for_laptops(room.spec, room.chosen(), room.folder / "out", "the class.labz")
+    found = {path.stem: Page(path.read_text()).text for path in paths}
+    assert sorted(found) == ["s01", "s02", "s03"]  # nobody needs an instance here
+    for words in ("labctl up 'the class.labz'", "labctl ssh two a", "labctl submit two", "labctl reset two"):
+        assert words in found["s01"]
+    tokens = [re.findall(r"(?:[a-z2-7]{4}-){5}[a-z2-7]{4}", text) for text in found.values()]
+    assert [len(one) for one in tokens] == [1, 1, 1]
+    assert len({one[0] for one in tokens}) == 3
+    assert "class reset" not in found["s01"]
+    assert {path.stat().st_mode & 0o777 for path in paths} == {0o600}
+
+
+def test_a_lab_without_secrets_needs_no_token(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABCTL_PROVIDER", "fake")
+    (path, *_) = handout.write_for_laptops(room.spec, room.chosen(), room.folder / "out", "monday.labz")
+    text = Page(path.read_text()).text
+    assert "labctl up monday.labz" in text
+    assert "token" not in text
 
 
 def test_a_machine_that_does_not_run_is_said(room: Room) -> None:

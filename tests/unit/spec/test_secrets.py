@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
 from labctl.spec.model import SecretSpec
-from labctl.spec.secrets import can_be_guessed, mask, new_seed, proofs, proves, seed_of, values
+from labctl.spec.secrets import (
+    can_be_guessed,
+    mask,
+    new_seed,
+    proofs,
+    proves,
+    same_holder,
+    seed_in,
+    seed_of,
+    token,
+    values,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -95,3 +107,44 @@ def test_equal_secrets_of_two_holders_have_proofs_that_show_nothing_of_it() -> N
 def test_what_could_be_tried_has_no_proof(secret: SecretSpec, guessed: bool) -> None:
     assert can_be_guessed(secret) is guessed
     assert list(proofs("s" * 64, "lab", [secret])) == [] if guessed else [secret.name]
+
+
+SEED = seed_of("k" * 64, "s01")
+
+
+def test_a_token_is_the_same_wherever_it_is_made() -> None:
+    """Written down once: handouts that are on paper must go on being right."""
+    assert token(SEED, "lab") == "y6g7-yzpj-gxw2-xlno-pd7u-anfs"
+    assert seed_in(token(SEED, "lab"), "lab") == SEED
+
+
+@pytest.mark.parametrize("typed", [str.upper, lambda t: t.replace("-", ""), lambda t: f" {t.replace('-', ' ')}\n"])
+def test_a_token_may_be_typed_as_people_type(typed: Callable[[str], str]) -> None:
+    assert seed_in(typed(token(SEED, "lab")), "lab") == SEED
+
+
+def test_letters_that_look_like_digits_may_be_taken_for_them() -> None:
+    for number in range(50):
+        seed = seed_of("k" * 64, f"s{number}")
+        assert seed_in(token(seed, "lab").translate(str.maketrans("olb", "018")), "lab") == seed
+
+
+def test_a_slip_in_a_token_is_noticed() -> None:
+    right = token(SEED, "lab")
+    slips = [right[:at] + ("a" if right[at] != "a" else "c") + right[at + 1 :] for at in range(len(right))]
+    slips = [slip for slip in slips if slip.count("-") == right.count("-")]
+    assert len(slips) == 24
+    for typed in (*slips, right[:-1], right + "a", "", "-", "é" * 24, "\udc80" * 24, right[5:], SEED):
+        assert seed_in(typed, "lab") == ""
+
+
+def test_a_token_of_another_lab_is_none_of_this_one() -> None:
+    assert seed_in(token(SEED, "lab"), "la") == ""
+
+
+def test_two_proofs_show_whether_they_are_of_one_holder() -> None:
+    mine, other = (proofs(seed_of("k" * 64, who), "lab", [FLAG]) for who in ("s01", "s02"))
+    renamed = proofs(SEED, "lab", [SecretSpec("other", "flag")])
+    assert same_holder(mine, renamed)
+    assert not same_holder(mine, other)
+    assert same_holder(mine, {})
