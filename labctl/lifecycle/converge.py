@@ -34,18 +34,20 @@ _TELLING: tuple[Action, ...] = ("create", "replace", "provision")
 class Outcome:
     """What ``up`` did. ``changes`` has one entry per machine; seconds is the whole command.
 
-    started: machines that were there, did not run, and run now.
+    started: machines that were there, did not run, and run now. amiss: whether something beside machines, such as a
+    wire, was not as planned.
     """
 
     plan: LabPlan
     changes: tuple[Change, ...]
     seconds: float
     started: tuple[str, ...] = ()
+    amiss: bool = False
 
     @property
     def unchanged(self) -> bool:
         """Whether everything already was as the spec says."""
-        return not self.started and all(change.action == "keep" for change in self.changes)
+        return not (self.started or self.amiss) and all(change.action == "keep" for change in self.changes)
 
 
 def difference(draft: Draft) -> PlanDiff:
@@ -112,7 +114,7 @@ def up(
         draft.folder.finish(draft.plan)
         draft.folder.write_record(_finished(record))
         off = tuple(status.name for status in observed.machines if status.state not in ("running", "absent"))
-        return Outcome(draft.plan, diff.changes, time.monotonic() - started, off)
+        return Outcome(draft.plan, diff.changes, time.monotonic() - started, off, _amiss(observed))
 
 
 def to_be_told(draft: Draft, diff: PlanDiff) -> tuple[str, ...]:
@@ -269,9 +271,12 @@ def _digest_of(machine: MachinePlan, root: Path, known: Mapping[str, str]) -> st
 
 def _all_running(observed: Observed, plan: LabPlan) -> bool:
     running = {status.name for status in observed.machines if status.state == "running"}
-    return not (observed.leftovers or observed.faults or observed.wires) and running >= {
-        machine.name for machine in plan.machines
-    }
+    return not _amiss(observed) and running >= {machine.name for machine in plan.machines}
+
+
+def _amiss(observed: Observed) -> bool:
+    """Whether something beside machines is not as planned: it may be what ``up`` makes again."""
+    return bool(observed.leftovers or observed.faults or observed.wires)
 
 
 def check_ownership(draft: Draft) -> None:
