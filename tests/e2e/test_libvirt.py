@@ -44,6 +44,14 @@ providers: {libvirt: {driver: qemu}}
 """
 
 
+MOMENTS = {
+    "a disk without a machine": "lib/images/labctl.twonets.*.img",
+    "a machine without NICs": "etc/qemu/labctl.twonets.*.xml",
+    "a machine that just began to start": "run/qemu/labctl.twonets.*.pid",
+}
+"""Where a killed ``up`` leaves what the next one cannot go on with, and the file of libvirt's that shows it."""
+
+
 def there(host: Labctl) -> dict[str, list[str]]:
     """What libvirt has: domains, networks and disks, whatever their state."""
     assert host.host is not None
@@ -82,6 +90,11 @@ def wait_for(happened: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def has_made(folder: Path, moment: str) -> Callable[[], bool]:
+    """Whether it has come to that. folder: of the test."""
+    return lambda: any((folder / "libvirt").glob(MOMENTS[moment]))
+
+
 def killed_when(host: Labctl, happened: Callable[[], bool], *arguments: str | Path) -> None:
     """Kill a command at a moment. What it started must end with it."""
     with host.start(*arguments) as command:
@@ -110,17 +123,28 @@ def test_the_dmz_has_the_same_verdicts_on_libvirt_and_on_qemu(
     host.run("destroy", lab, "--yes")
 
 
+@pytest.mark.slow
+def test_up_goes_on_after_it_was_killed_at_three_moments(libvirt_host: Labctl, tmp_path: Path) -> None:
+    host = libvirt_host
+    lab = host.home / "twonets"
+    lab.mkdir()
+    (lab / "lab.yaml").write_text(LAB)
+    replace(host, host=None).run("image", "prepare", lab)
+    for moment in MOMENTS:
+        killed_when(host, has_made(tmp_path, moment), "up", lab)
+    assert {change["action"] for change in host.json("up", lab)["changes"]} == {"create"}
+    assert host.run("exec", lab, "two", "--", "cat", "/root/note") == "provisioned\n"
+    host.run("destroy", lab, "--yes")
+    assert there(host) == {"domains": [], "networks": [], "disks": [], "tables": []}
+
+
 def test_a_lab_on_libvirt_lives_a_whole_life(libvirt_host: Labctl, tmp_path: Path) -> None:
     host = libvirt_host
     lab = host.home / "twonets"
     lab.mkdir()
     (lab / "lab.yaml").write_text(LAB)
     replace(host, host=None).run("image", "prepare", lab)
-    # at once when there is a disk without a machine, a machine without NICs, and one that just began to start
-    disks, domains = tmp_path / "libvirt/lib/images", tmp_path / "libvirt/etc/qemu"
-    running = tmp_path / "libvirt/run/qemu"
-    for made in (disks / "labctl.twonets.*.img", domains / "labctl.twonets.*.xml", running / "labctl.twonets.*.pid"):
-        killed_when(host, lambda made=made: any(made.parent.glob(made.name)), "up", lab)
+    killed_when(host, has_made(tmp_path, "a machine without NICs"), "up", lab)
     assert {change["action"] for change in host.json("up", lab)["changes"]} == {"create"}
     assert host.run("exec", lab, "two", "--", "cat", "/root/note") == "provisioned\n"
     word = host.run("exec", lab, "two", "--", "cat", "/root/word")
