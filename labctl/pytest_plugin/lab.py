@@ -27,7 +27,7 @@ class Lab:
     name: str
     instance: str
     provider: str
-    plan: LabPlan
+    plan: LabPlan = field(repr=False)  # pytest shows what a failed check was given, and this is pages of it
     _session: GuestSession = field(repr=False, compare=False)
     _secrets: Callable[[], Mapping[str, str]] = field(repr=False, compare=False)
     _proofs: Mapping[str, str] = field(repr=False, compare=False, default_factory=dict)

@@ -85,6 +85,7 @@ def test_each_ending_has_its_verdict(lab: Path) -> None:
             assert machine(name).check_output("hostname") == "a", "not a"
 
         def test_raises(): [][0]
+        def test_shows_the_lab(lab): assert not lab
         def test_no_answer(machine): machine("a").run("unheard-of")
         def test_no_machine(machine): machine("c")
         def test_no_list(lab): lab.exec("a", "cat /etc/passwd")
@@ -114,6 +115,7 @@ def test_each_ending_has_its_verdict(lab: Path) -> None:
     checks = {c.id.partition("::")[2] or c.id: c for c in found}
     assert {name: c.verdict for name, c in checks.items()} == {
         "test_good": P, "test_differs[a]": P, "test_differs[b]": F, "test_raises": F,
+        "test_shows_the_lab": F,
         "test_no_answer": I, "test_no_machine": I, "test_no_list": I, "test_skips": I, "test_expected": I,
         "test_setup": I, "test_teardown": I, "test_teardown_of_a_failure": F, "test_not_this_computer": I,
         "test_points": I, "checks/test_broken.py": I, "checks/test_gone.py": I, "checks/test_mark.py": I,
@@ -125,6 +127,7 @@ def test_each_ending_has_its_verdict(lab: Path) -> None:
     assert {name: c.points for name, c in checks.items() if c.points is not None} == points
     for name, words in {
         "test_differs[b]": "AssertionError: not a\nassert 'b' == 'a'",
+        "test_shows_the_lab": "AssertionError: assert not Lab(name='tiny', instance='default', provider='fake')",
         "test_no_answer": "a does not answer",
         "test_no_machine": "tiny has no machine called 'c'\nMachines: a, b.",
         "test_skips": "it skips itself: not today",
