@@ -20,6 +20,7 @@ from labctl.spec.load import load
 from tests.support.command import Labctl
 from tests.support.reports import verdicts
 from tests.support.surroundings import PORT, WORLD
+from tests.support.teacher import score_before_and_after
 
 pytestmark = [pytest.mark.e2e, pytest.mark.engines, pytest.mark.timeout(900)]
 
@@ -136,6 +137,25 @@ def test_up_goes_on_after_it_was_killed_at_three_moments(libvirt_host: Labctl, t
     assert host.run("exec", lab, "two", "--", "cat", "/root/note") == "provisioned\n"
     host.run("destroy", lab, "--yes")
     assert there(host) == {"domains": [], "networks": [], "disks": [], "tables": []}
+
+
+@pytest.mark.slow
+def test_a_sealed_lab_is_proven_solved_scored_and_reset_over_the_guest_agent_alone(
+    libvirt_host: Labctl, shipped: Callable[[str], Path]
+) -> None:
+    lab, host = shipped("malware"), libvirt_host
+    replace(host, host=None).run("image", "prepare", lab, "--provider", "libvirt")
+    host.run("up", lab, "--provider", "libvirt")
+    report = host.json("verify", lab)
+    assert {found["verdict"] for found in (*report["flows"], *report["checks"])} == {"PASS"}, report
+    host.run("snapshot", "save", "fresh", lab)
+    fresh, solved = score_before_and_after(host, lab)
+    assert (fresh["earned"], {check["verdict"] for check in fresh["checks"]}) == (0, {"FAIL"})
+    assert solved["earned"] == solved["possible"] > 0, solved
+    host.run("reset", lab)
+    assert host.json("score", lab)["earned"] == 0
+    host.run("ssh", lab, "victim", "--", "true", code=1)  # it was sealed all the time
+    host.run("destroy", lab, "--yes")
 
 
 def test_a_lab_on_libvirt_lives_a_whole_life(libvirt_host: Labctl, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_the_desk_is_at_work(machine):
     """The desk logs in and its beacon beats; the server and the printer answer."""
     for name in ("desk", "intranet", "printer"):
         assert machine(name).service(name).is_running
-    heard = machine("sensor").run("timeout 60 tcpdump -nn -i eth0 -c 1 'src 10.55.0.10 and tcp src port 80'")
+    heard = machine("sensor").run("timeout 60 tcpdump -nn -i any -c 1 'src 10.55.0.10 and tcp src port 80'")
     assert heard.rc == 0, heard.stderr
 
 

@@ -9,7 +9,8 @@ on() {
 
 # 1 and 2: a login, and what is in it
 on sensor -- sh -ec '
-  timeout 60 tcpdump -nn -i eth0 -w /root/login.pcap host 10.55.0.20 || [ $? = 124 ]
+  nic=$(ls /sys/class/net | grep -xE "eth0|lab0" | tail -n 1)
+  timeout 60 tcpdump -nn -i "$nic" -w /root/login.pcap host 10.55.0.20 || [ $? = 124 ]
   login=$(tcpdump -nn -A -r /root/login.pcap tcp port 80 2>/dev/null | grep -o "user=[a-z]*&password=[A-Za-z0-9]*" | head -n 1)
   user=${login%%&*}
   printf "user = %s\npassword = %s\n" "${user#user=}" "${login##*=}" >/root/answers.txt'
