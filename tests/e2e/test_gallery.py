@@ -1,8 +1,13 @@
-"""Labs with tasks: open in a fresh lab, which is as it should be all the same, all done after the teacher's script."""
+"""Labs with tasks: open in a fresh lab, which is as it should be all the same, all done after the teacher's script.
+
+What the script does leaves the lab as its file says. Where it closes what the file lets pass, ``teacher/policy.yaml``
+has the policy that the lab is held to afterwards.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +17,22 @@ from tests.support.clean import verified_over_and_over
 from tests.support.command import Labctl
 from tests.support.teacher import score_before_and_after
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
-
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 LABS = Path(__file__).parents[2] / "labs"
 WITH_TASKS = sorted(script.parent.parent.name for script in LABS.glob("*/teacher/solve.sh"))
+OFTEN = "malware"
+"""The one that is tried in every test run: it is sealed."""
 
 
-@pytest.mark.parametrize("name", WITH_TASKS)
+def _not_held(report: Mapping[str, list[dict[str, object]]]) -> list[dict[str, object]]:
+    """What a report of ``verify`` is not sure to be as it should be."""
+    return [one for kind in ("flows", "host_evidence", "checks") for one in report[kind] if one["verdict"] != "PASS"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == OFTEN else pytest.mark.slow) for name in WITH_TASKS]
+)
 def test_the_teachers_script_earns_every_point(
     name: str, labctl: Labctl, shipped: Callable[[str], Path], record_property: Callable[[str, object], None]
 ) -> None:
@@ -27,9 +40,16 @@ def test_the_teachers_script_earns_every_point(
     replace(labctl, host=None).run("image", "prepare", lab)  # packages come from a mirror, which only this computer has
     labctl.run("up", lab)
     report = labctl.json("verify", lab)
-    assert {found["verdict"] for found in (*report["flows"], *report["checks"])} == {"PASS"}
+    assert _not_held(report) == []
     verified_over_and_over(labctl, lab, record_property)
     fresh, solved = score_before_and_after(labctl, lab)
     assert (fresh["earned"], {check["verdict"] for check in fresh["checks"]}) == (0, {"FAIL"})
     assert solved["earned"] == solved["possible"] > 0, solved
+    mended = lab / "teacher/policy.yaml"
+    if mended.exists():
+        assert {flow["expected"] for flow in _not_held(labctl.json("verify", lab, "--no-checks", code=3))} == {"pass"}
+        spec = lab / "lab.yaml"
+        spec.write_text(re.sub(r"(?m)^policy:.*\n(  .*\n)*", lambda _: mended.read_text(), spec.read_text()))
+        labctl.run("up", lab)
+    assert _not_held(labctl.json("verify", lab)) == []
     labctl.run("destroy", lab, "--yes")
