@@ -104,7 +104,7 @@ def asked(name: str, lab: str, instance: str, said: str) -> Asked:
 
 
 def _how(host: str, names: Sequence[str]) -> str:
-    return f"Machines: {', '.join(names)}. The way to one: ssh -o ProxyCommand='ssh SERVER connect {names[0]}' {host}"
+    return f"Machines: {', '.join(names)}. The way to one: ssh -o ProxyCommand='ssh SERVER connect MACHINE' {host}"
 
 
 def connect(lab: Running, machine: str) -> socket.socket:

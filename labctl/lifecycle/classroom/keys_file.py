@@ -32,7 +32,8 @@ def put(name: str, lines: Sequence[str], file: Path) -> None:
 def remove(name: str, file: Path) -> None:
     """Take the lines of a class out. Raises HostError."""
     _write(file, name, [])
-    _note(name).unlink(missing_ok=True)
+    if where(name) == file.absolute():
+        _note(name).unlink(missing_ok=True)
 
 
 def where(name: str) -> Path | None:

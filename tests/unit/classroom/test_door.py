@@ -104,6 +104,8 @@ def test_lines_that_go_to_another_file_do_not_stay_in_the_first(file: Path, tmp_
     keys_file.put("monday", ["one"], tmp_path / "other")
     assert file.read_bytes() == TEACHERS + b"\n"
     assert keys_file.where("monday") == tmp_path / "other"
+    keys_file.remove("monday", file)  # there are none: the others are renewed all the same
+    assert keys_file.where("monday") == tmp_path / "other"
 
 
 def test_a_link_stays_a_link(file: Path, tmp_path: Path) -> None:
