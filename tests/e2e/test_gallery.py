@@ -44,7 +44,8 @@ def test_the_teachers_script_earns_every_point(
     verified_over_and_over(labctl, lab, record_property)
     fresh, solved = score_before_and_after(labctl, lab)
     assert (fresh["earned"], {check["verdict"] for check in fresh["checks"]}) == (0, {"FAIL"})
-    assert solved["earned"] == solved["possible"] > 0, solved
+    assert [check for check in solved["checks"] if check["verdict"] != "PASS"] == []
+    assert solved["earned"] == solved["possible"] > 0
     mended = lab / "teacher/policy.yaml"
     if mended.exists():
         assert {flow["expected"] for flow in _not_held(labctl.json("verify", lab, "--no-checks", code=3))} == {"pass"}

@@ -33,6 +33,7 @@ import os, socket, sys, time
 kept = []
 for port in sys.argv[1:]:
     one = socket.socket(socket.AF_INET6)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         one.bind(("::", int(port)))
         one.listen()
