@@ -206,11 +206,11 @@ def test_execute_gives_output_and_takes_input(lab: Lab) -> None:
     assert lab.provider.execute(lab.plan, "a", ["cat"], stdin=data).stdout == data
 
 
-@ANSWERS
+@REAL
 def test_a_file_that_is_there_is_written_over_where_that_takes_no_program(lab: Lab) -> None:
     lab.run("a", "sh", "-c", "echo the beginning >/run/over; echo the rest >>/run/over")
-    done = lab.provider.write_over(lab.plan, "a", {"/run/over": b"another one \n"})
-    assert lab.run("a", "cat", "/run/over") == ("another one \nthe rest" if done else "the beginning\nthe rest")
+    done = lab.provider.write_over(lab.plan, "a", {"/run/over": b"another text.\n"})
+    assert lab.run("a", "cat", "/run/over") == ("another text.\nthe rest" if done else "the beginning\nthe rest")
     assert done == (lab.provider.name == "qemu")
     assert not lab.provider.write_over(lab.plan, "a", {"/run/over": b"x", "/run/nothing": b"x"})
     assert lab.provider.execute(lab.plan, "a", ["ls", "/run/nothing"]).code != 0

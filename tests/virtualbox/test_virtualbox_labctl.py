@@ -70,12 +70,11 @@ def test_each_machine_has_a_port_of_its_own(lab: Driven) -> None:
     assert len(set(ports)) == len(MACHINES)
 
 
-def test_a_second_up_starts_nothing_and_is_quick(lab: Driven) -> None:
+def test_a_second_up_starts_nothing_and_does_not_ask_vagrant(lab: Driven) -> None:
     since = {name: lab.started(name) for name in MACHINES}
     before = lab.log.read_text()
     found = lab.json("up")
     assert {change["action"] for change in found["changes"]} == {"keep"}
-    assert found["seconds"] < 2
     added = lab.log.read_text().removeprefix(before)
     assert added and "vagrant" not in added
     assert {name: lab.started(name) for name in MACHINES} == since
