@@ -24,6 +24,8 @@ from labctl.spec.model import FileStep, PackagesStep, ScriptStep, ShellStep, Ste
 _NETWORK = "/etc/labctl/network.sh"
 _UNIT = "/etc/systemd/system/labctl-network.service"
 _WANTED = "/etc/systemd/system/multi-user.target.wants/labctl-network.service"
+NETWORK_AT_BOOT = f"[ -e {_WANTED} ] || ln -s {_UNIT} {_WANTED}"
+"""Shell text that has a guest set up its network at every boot, from when its files are there."""
 _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 _PASSWORDS = "/etc/labctl/passwords"
 _KEYS = "/etc/labctl/keys"
@@ -163,7 +165,7 @@ def personality(
     script = [
         f". {_NETWORK}",
         f"printf '%s\\n' {shlex.quote(machine.name)} >/proc/sys/kernel/hostname",
-        f"[ -e {_WANTED} ] || ln -s {_UNIT} {_WANTED}",
+        NETWORK_AT_BOOT,
         *_account_script(machine, tuple(keys)),
         *_reload_ssh(host_key),
     ]

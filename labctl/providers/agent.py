@@ -10,7 +10,7 @@ import binascii
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from labctl.errors import GuestError
@@ -69,19 +69,14 @@ class GuestAgent(ABC):
         return ExecResult(code, _decoded(status, "out-data"), _decoded(status, "err-data"))
 
     def _ended(self, program: str, pid: int, timeout: float) -> dict[str, Any]:
-        began = time.monotonic()
-        deadline = began + timeout
-        while True:
+        for left in turns(timeout):
             # a guest that is busy with what it was told to run gets the time of that for its answers too
-            left = deadline - time.monotonic()
             status: dict[str, Any] = self.call("guest-exec-status", pid=pid, timeout=max(ANSWER_SECONDS, left))
             if _field(status, "exited", bool):
                 return status
-            if time.monotonic() > deadline:
-                raise GuestError(f"{program} did not end within {timeout:g} s in the guest")
             if not self.alive():
                 raise GuestError(f"{program} was given up in the guest")
-            time.sleep(min(max(_POLL_FIRST, _POLL_SHARE * (time.monotonic() - began)), _POLL_LAST))
+        raise GuestError(f"{program} did not end within {timeout:g} s in the guest")
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file in the guest, in pieces. Raises GuestError."""
@@ -100,6 +95,10 @@ class GuestAgent(ABC):
         finally:
             self.call("guest-file-close", handle=handle)
 
+    def read_on(self, handle: int, size: int) -> bytes:
+        """What comes next in a file that ``guest-file-open`` gave; nothing at its present end. Raises GuestError."""
+        return _decoded(self.call("guest-file-read", handle=handle, count=size), "buf-b64")
+
     def shut_down(self) -> None:
         """Ask the guest's init to power off. Raises GuestError where nobody takes the order.
 
@@ -111,6 +110,17 @@ class GuestAgent(ABC):
         except GuestError:
             with contextlib.suppress(GuestError):
                 self.order("guest-shutdown", mode="powerdown")
+
+
+def turns(seconds: float) -> Iterator[float]:
+    """For asking an emulated guest now and then: the seconds that are left, once more when there are none."""
+    began = time.monotonic()
+    while True:
+        passed = time.monotonic() - began
+        yield max(0.0, seconds - passed)
+        if passed > seconds:
+            return
+        time.sleep(min(max(_POLL_FIRST, _POLL_SHARE * passed), _POLL_LAST))
 
 
 def request(command: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -18,23 +18,21 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 # labctl whose copies look at their random numbers before and after they are given others. The template's kernel gets
 # new ones just before it is kept, so that it would not take others by itself in the moments that this looks at.
 WATCHED = """
-import sys
-from labctl.providers.qemu import guest, settling
-real = guest.rebirth
-def watched(macs):
-    reseed, rest = real(macs).split("\\n", 1)
-    look = "dd if=/dev/urandom of=/run/{} bs=32 count=500 2>/dev/null"
-    return "\\n".join((look.format("before"), reseed, look.format("after"), rest))
-guest.rebirth = watched
+from labctl.providers.qemu import settling, waiting
+look = 'system("dd if=/dev/urandom of=/run/%s bs=32 count=500 2>/dev/null");'
+for when, mark in {"before": "open(RANDOM,", "after": "if (open(my $clock,"}.items():
+    assert waiting.START.count(mark) == 1
+    waiting.START = waiting.START.replace(mark, look % when + mark)
 settling._TRY_KEYS += '''perl -e 'open(R, "+<", "/dev/urandom") && ioctl(R, 0x5207, 0) || exit 1'\\n'''
 from labctl.__main__ import main
 main()
 """
-# labctl that asks the kernel for something that it does not know.
+# labctl that asks the kernel for something that it does not know, both ways.
 MISTAKEN = """
-from labctl.providers.qemu import guest
-real = guest.rebirth
-guest.rebirth = lambda macs: real(macs).replace("0x5207", "0x52ff")
+from labctl.providers.qemu import guest, waiting
+real = guest.renewed
+guest.renewed = lambda: real().replace("0x5207", "0x52ff")
+waiting.START = waiting.START.replace("0x5207", "0x52ff")
 from labctl.__main__ import main
 main()
 """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -37,6 +39,20 @@ IDENTITY = (
     "head -c 16 /dev/urandom | od -An -tx1; cat /sys/class/net/mgmt/address /sys/class/net/eth0/address; "
     "cat /var/lib/systemd/random-seed | od -An -tx1"
 )
+# What those who waited in a copy have said at last, and how many of them wait still.
+TOLD = "tail -n 1 /run/labctl/said; cat /proc/[0-9]*/comm | grep -c -x -e perl -e ip"
+# labctl that is killed in the middle of what it tells a copy.
+CUT_SHORT = """
+import os, signal
+from labctl.providers.agent import GuestAgent
+real = GuestAgent.write_over
+def half(self, path, content):
+    real(self, path, content[: len(content) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+GuestAgent.write_over = half
+from labctl.__main__ import main
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +120,24 @@ def test_copies_share_nothing_that_must_differ(copying: Labctl) -> None:
     assert len(one) == len(two) >= 7
     assert [a for a, b in zip(one, two, strict=True) if a == b] == []
     for name in ("one", "two"):
+        assert copying.run("exec", lab, name, "--", "sh", "-c", f"{TOLD} || :") == "labctl: ended 0\n0\n"
         before, clock = time.time(), float(copying.run("exec", lab, name, "--", "date", "+%s.%N"))
         assert before - 3 < clock < time.time() + 3
     placed = ("cat", "/proc/sys/kernel/randomize_va_space")
     assert len({copying.run("exec", lab, name, "--", *placed) for name in ("one", "two", "disk")}) == 1
     assert copying.json("verify", lab)["summary"]["PASS"] > 0
+
+
+def test_a_copy_that_was_told_half_of_it_is_told_again(copying: Labctl) -> None:
+    lab = write_lab(copying.home / "half", LAB.replace("copies", "half").partition("  disk")[0])
+    with copying.spawn(sys.executable, "-c", CUT_SHORT, "up", str(lab)) as killed:
+        assert killed.wait(60) == -signal.SIGKILL
+    assert copying.json("status", lab)["state"] == "interrupted"
+    copying.run("up", lab)
+    for name in ("one", "two"):
+        assert copying.run("exec", lab, name, "--", "hostname") == f"{name}\n"
+    assert copying.json("verify", lab)["summary"]["PASS"] > 0
+    copying.run("destroy", lab, "--yes")
 
 
 def test_machines_that_nobody_speaks_to_sleep(copying: Labctl) -> None:

@@ -33,7 +33,6 @@ from labctl.providers.workers import Stop, each, raise_failures
 
 _JOBS = 16
 _SECONDS = 900.0
-_POLL_SECONDS = 0.01
 _PASSING = "passing"  # a snapshot that lives for a moment; no checkpoint is called so
 # What of a record belongs to the guest's state; the rest belongs to its process.
 _OF_THE_GUEST = ("image", "disk", "hardware", "personality", "steps", "steps_done", "complete", "template", "copied")
@@ -277,14 +276,9 @@ def _job(session: Monitor, command: str, **arguments: object) -> None:
     """Run a job of QEMU's to its end. Raises ProviderError with its words."""
     job = f"labctl-{secrets.token_hex(4)}"
     session.execute(command, job_id=job, **arguments)
-    deadline = time.monotonic() + _SECONDS
-    while True:
-        found = next((one for one in session.execute("query-jobs") if one["id"] == job), None)
-        if found is None or found["status"] == "concluded":
-            break
-        if time.monotonic() > deadline:
-            raise ProviderError(f"{command} does not end")
-        time.sleep(_POLL_SECONDS)
+    if not session.concluded(job, _SECONDS):
+        raise ProviderError(f"{command} does not end")
+    found = next((one for one in session.execute("query-jobs") if one["id"] == job), None)
     if found is not None:
         session.execute("job-dismiss", id=job)
         if error := str(found.get("error", "")):

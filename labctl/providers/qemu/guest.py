@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import secrets
 import shlex
-import tarfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +17,11 @@ from labctl.plan.guest import GuestFile, GuestStep, Personality
 from labctl.plan.model import MachinePlan
 from labctl.providers.base import ExecResult, Job
 from labctl.providers.clock import SET_CLOCK
+from labctl.providers.qemu import pack, waiting
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu.agent import Agent
 from labctl.providers.qemu.record import MachineRecord
-from labctl.providers.qemu.settling import ANY_HOST_KEY, FIXED_PLACES, OWN_PLACES, SPOOL
+from labctl.providers.qemu.settling import ANY_HOST_KEY, ENVIRONMENT, FIXED_PLACES, OWN_PLACES, SPOOL
 from labctl.spec.files import read_lab_file
 from labctl.spec.secrets import mask
 
@@ -30,33 +29,11 @@ _CONFIGURE_SECONDS = 120.0
 _LOGIN_SECONDS = 60
 _STEP_SECONDS = 1800.0
 _PACK = "/run/labctl-pack"
-# Perl is at hand in every Debian, and the same program is wanted a moment later: in an emulated guest it takes a tenth
-# of a second less than tar, and its pack, without padding, another tenth. No file is there with another mode than its
-# own, but for one that nobody may read.
-_UNPACK = r"""
-$/ = "\0";
-umask 077;
-while (defined(my $head = <STDIN>)) {
-  my ($mode, $size, $path) = $head =~ m{^(\d+) (\d+) (/.*)\0\z}s or die "labctl: no pack\n";
-  read(STDIN, my $content, $size) == $size or die "labctl: a pack that is cut short\n";
-  my ($folder, @parts) = ("", grep length, split m{/}, $path);
-  pop @parts;
-  for (@parts) { $folder .= "/$_"; mkdir $folder and chmod 0755, $folder }
-  unlink $path;
-  open my $file, ">", $path or die "$path: $!\n";
-  print $file $content and close $file and chmod oct($mode), $path or die "$path: $!\n";
-}
-"""
-_NO_PERL = "labctl: no perl"
-_WITH_PERL = f"command -v perl >/dev/null || {{ echo '{_NO_PERL}'; exit 1; }}; perl -e {shlex.quote(_UNPACK)}"
-_WITH_TAR = "tar -xpmf - -C /"  # -m: the clock may be that of a template still, and tar warns of times to come
 # A labctl that was interrupted has left its program running, for the agent cannot stop one: let it end first.
 _TURN = (
     f"[ -d {SPOOL} ] || mkdir -p -m 0700 {SPOOL}; if [ -e {SPOOL}/pid ]; then read -r pid <{SPOOL}/pid; "
     f'while [ -d "/proc/$pid" ]; do sleep 0.2; done; fi; echo $$ >{SPOOL}/pid'
 )
-# What an agent's own environment lacks and scripts expect.
-_ENVIRONMENT = "export HOME=/root USER=root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # The agent takes a program's whole input in one message, which the guest holds in memory several times over.
 _STDIN_LIMIT = 256 << 10
 _LAST_LINES = 12
@@ -127,45 +104,22 @@ class Wanted:
         return same and record.steps_done == len(self.steps)
 
 
-def configure(
-    session: Agent, name: str, personality: Personality, *, first: str = "", begun: bool = False, log: Path
-) -> bool:
-    """Write the files of a personality and run its script, after ``first``. Raises GuestError.
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A guest that begins with another's memory.
 
-    begun: the guest may be booting still, and its SSH server starts after its agent, so that is awaited. Gives whether
-    there was one; an image from elsewhere may have none.
+    macs: pairs of the MAC that a NIC has there and its own. host_key: the public line of its own SSH host key where the
+    memory is a template's, else empty.
     """
-    script = first + personality.script + (_AWAIT_LOGIN if begun else "")
-    timeout = _CONFIGURE_SECONDS + (_LOGIN_SECONDS if begun else 0)
-    result = _deliver(session, personality.files, script, timeout=timeout)
-    _judge(name, "configuration", result, log)
-    return _NO_LOGIN.encode() not in result.stdout
 
+    macs: Sequence[tuple[str, str]]
+    host_key: str = ""
 
-def rekeyed(public: str) -> str:
-    """What spares a copy of a template to tell its SSH server of a key, where that was seen to need no telling.
-
-    public: the line of the copy's own host key.
-    """
-    digest = hashlib.sha256(public.encode()).hexdigest()
-    spared = f"[ ! -e {ANY_HOST_KEY} ] || echo {digest} >{_KEY_NOTE}"
-    return f"{spared}\n{FIXED_PLACES}trap '{OWN_PLACES}' 0\n"
-
-
-def rebirth(macs: Sequence[tuple[str, str]]) -> str:
-    """What tells a copy of a template apart from the others, before it is told who it is: shell text for right now.
-
-    Its clock stands at the template's moment; where this text is carried out late, its hardware's says what time it is.
-    Its NICs have the template's MACs. macs: pairs of that and its own. Its kernel would go on with the template's
-    random numbers: it gets others from this host, and is told to use them at once (RNDRESEEDCRNG of random(4)), because
-    not every kernel heeds the virtual machine's generation ID.
-    """
-    reseed = f'open(R,"+<","/dev/urandom")&&syswrite(R,pack("H*","{secrets.token_hex(64)}"))&&ioctl(R,0x5207,0)||exit 1'
-    cases = "".join(f"    {old}) mac={new} ;;\n" for old, new in macs)
-    return f"""\
-[ ! -x /usr/bin/perl ] || perl -e '{reseed}'
-now={time.time():.3f}
-{SET_CLOCK}: >/var/lib/systemd/random-seed
+    def moved(self) -> str:
+        """What gives its NICs their own MACs: shell text."""
+        cases = "".join(f"    {old}) mac={new} ;;\n" for old, new in self.macs)
+        return f"""\
+: >/var/lib/systemd/random-seed
 moves=''
 for path in /sys/class/net/*; do
   read -r mac <"$path/address" || continue
@@ -176,8 +130,58 @@ for path in /sys/class/net/*; do
 link set dev ${{path##*/}} address $mac
 "
 done
-[ -z "$moves" ] || printf '%s' "$moves" | ip -batch -
+[ -z "$moves" ] || ip -batch - <<END
+$moves
+END
 """
+
+    def rekeyed(self) -> str:
+        """What spares it to tell its SSH server of a key, where that was seen to need no telling: shell text."""
+        if not self.host_key:
+            return ""
+        digest = hashlib.sha256(self.host_key.encode()).hexdigest()
+        spared = f"[ ! -e {ANY_HOST_KEY} ] || echo {digest} >{_KEY_NOTE}"
+        return f"{spared}\n{FIXED_PLACES}trap '{OWN_PLACES}' 0\n"
+
+
+def renewed() -> str:
+    """What gives a copy the time and random numbers of its own: shell text for right now.
+
+    Its clock stands at the moment of the memory; where this text is carried out late, its hardware's says what time it
+    is. Its kernel would go on with the same random numbers as every other copy: it gets others from this host, and is
+    told to use them at once (RNDRESEEDCRNG of random(4)), because not every kernel heeds the virtual machine's
+    generation ID.
+    """
+    reseed = f'open(R,"+<","/dev/urandom")&&syswrite(R,pack("H*","{_seed().hex()}"))&&ioctl(R,0x5207,0)||exit 1'
+    return f"[ ! -x /usr/bin/perl ] || perl -e '{reseed}'\nnow={time.time():.3f}\n{SET_CLOCK}"
+
+
+def _seed() -> bytes:
+    return secrets.token_bytes(64)
+
+
+def configure(
+    session: Agent, name: str, personality: Personality, *, copy: Copy | None = None, begun: bool = False, log: Path
+) -> bool:
+    """Write the files of a personality and run its script. Raises GuestError.
+
+    copy: the guest begins with another's memory and is told so first; it may be told again. begun: the guest may be
+    booting still, and its SSH server starts after its agent, so that is awaited. Gives whether there was one; an image
+    from elsewhere may have none.
+    """
+    script = personality.script + (_AWAIT_LOGIN if begun else "")
+    timeout = _CONFIGURE_SECONDS + (_LOGIN_SECONDS if begun else 0)
+    result = None
+    if copy is not None:
+        script = copy.rekeyed() + copy.moved() + script
+        if copy.host_key:
+            files = pack.framed(_with_run(personality.files, script))
+            result = waiting.tell(session, time.time(), _seed(), files, timeout=timeout)
+    if result is None:
+        renewal = renewed() if copy is not None else ""
+        result = _deliver(session, personality.files, renewal + script, timeout=timeout)
+    _judge(name, "configuration", result, log)
+    return _NO_LOGIN.encode() not in result.stdout
 
 
 def run_step(session: Agent, name: str, step: GuestStep, *, log: Path) -> None:
@@ -194,45 +198,32 @@ def _masked(result: ExecResult, step: GuestStep) -> ExecResult:
 
 def _deliver(session: Agent, files: tuple[GuestFile, ...], script: str, *, timeout: float) -> ExecResult:
     """Unpack files and run a script in one program: under emulation each new program costs a tenth of a second."""
+    files = _with_run(files, script)
+    result = _run_pack(session, pack.framed(files), pack.WITH_PERL, timeout)
+    if result.code == 1 and result.stdout == f"{pack.NO_PERL}\n".encode():
+        return _run_pack(session, pack.archive(files), pack.WITH_TAR, timeout)
+    return result
+
+
+def _with_run(files: tuple[GuestFile, ...], script: str) -> tuple[GuestFile, ...]:
+    """Files, and the script that is run when they are there."""
     # whose an unpacked file is has no name then: to look one up costs more than to write the file, and chown fails for
     # one that is unknown, as it should
     owners = "".join(
         f"chown -- {shlex.quote(file.owner)} {shlex.quote(file.path)}\n" for file in files if file.owner != "root:root"
     )
-    pack = (*files, GuestFile(f"{SPOOL}/run.sh", (owners + script).encode(), "0700"))
-    result = _run_pack(session, _framed(pack), _WITH_PERL, timeout)
-    if result.code == 1 and result.stdout == f"{_NO_PERL}\n".encode():
-        return _run_pack(session, _tar(pack), _WITH_TAR, timeout)
-    return result
+    return (*files, GuestFile(f"{SPOOL}/run.sh", (owners + script).encode(), "0700"))
 
 
-def _run_pack(session: Agent, pack: bytes, unpack: str, timeout: float) -> ExecResult:
+def _run_pack(session: Agent, packed: bytes, unpack: str, timeout: float) -> ExecResult:
     """Unpack files by a program that reads them from its standard input, and run the script that is among them."""
-    parts = ["umask 022", _TURN, FIXED_PLACES.strip(), unpack, OWN_PLACES, _ENVIRONMENT, "cd /root"]
-    if len(pack) > _STDIN_LIMIT:
-        session.write(_PACK, pack)
+    parts = ["umask 022", _TURN, FIXED_PLACES.strip(), unpack, OWN_PLACES, ENVIRONMENT, "cd /root"]
+    if len(packed) > _STDIN_LIMIT:
+        session.write(_PACK, packed)
         parts.insert(0, f"exec <{_PACK}; rm {_PACK}")
-        pack = b""
+        packed = b""
     run = "\n".join((*parts, "exec </dev/null 2>&1", f". {SPOOL}/run.sh"))
-    return session.execute(["/bin/sh", "-ec", run], stdin=pack, timeout=timeout)
-
-
-def _framed(files: Sequence[GuestFile]) -> bytes:
-    """Each file after a line of its own, which ends with a zero byte, as no path has one."""
-    return b"".join(
-        f"{int(file.mode, 8):o} {len(file.content)} /{file.path.lstrip('/')}\0".encode() + file.content
-        for file in files
-    )
-
-
-def _tar(files: Sequence[GuestFile]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as pack:
-        for file in files:
-            entry = tarfile.TarInfo(file.path.lstrip("/"))
-            entry.size, entry.mode, entry.mtime = len(file.content), int(file.mode, 8), int(time.time())
-            pack.addfile(entry, io.BytesIO(file.content))
-    return buffer.getvalue()
+    return session.execute(["/bin/sh", "-ec", run], stdin=packed, timeout=timeout)
 
 
 def _judge(name: str, title: str, result: ExecResult, log: Path) -> None:

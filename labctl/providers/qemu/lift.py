@@ -159,20 +159,20 @@ class Lift:
         began = time.monotonic()
         self._say("started", "configure", record.name)
         log = self.layout.machine(record.name).provision_log
-        first = self._rebirth(record)
-        if not guest.configure(session, record.name, wanted.personality, first=first, begun=begun, log=log):
+        copy = self._copy(record)
+        if not guest.configure(session, record.name, wanted.personality, copy=copy, begun=begun, log=log):
             self._say("warning", "login", record.name, _NO_LOGIN)
         self._say("done", "configure", record.name, seconds=time.monotonic() - began)
         return records.write(self.layout, replace(record, personality=wanted.personality_digest))
 
-    def _rebirth(self, record: MachineRecord) -> str:
-        """What a copy of a template, or of another's memory, is told before anything else; may be told again."""
+    def _copy(self, record: MachineRecord) -> guest.Copy | None:
+        """What it is that has its memory from a template, or from another machine."""
         if record.name in self.born:
-            return guest.rebirth(self.born[record.name])
+            return guest.Copy(self.born[record.name])
         if not record.copied:
-            return ""
-        told = guest.rekeyed(keys.public(self.layout.machine(record.name).host_key))
-        return told + guest.rebirth(templates.macs(self.job.plan.machine(record.name)))
+            return None
+        own = keys.public(self.layout.machine(record.name).host_key)
+        return guest.Copy(templates.macs(self.job.plan.machine(record.name)), own)
 
     def _provision(self, session: Agent, record: MachineRecord, wanted: guest.Wanted) -> MachineRecord:
         if record.steps != wanted.steps_digest:

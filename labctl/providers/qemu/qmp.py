@@ -6,12 +6,13 @@ Reference: https://www.qemu.org/docs/master/interop/qmp-spec.html
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from labctl.errors import ProviderError
-from labctl.providers.qemu.jsonline import Channel, ChannelError
+from labctl.providers.qemu.jsonline import Channel, ChannelError, ChannelTimeoutError
 
 _LIMIT = 16 << 20
 _TIMEOUT = 10.0
@@ -27,6 +28,7 @@ class Monitor:
     def __init__(self, path: Path, *, timeout: float = _TIMEOUT) -> None:
         """Connect and negotiate. timeout: seconds for each answer. Raises ProviderError."""
         self._timeout = timeout
+        self._concluded: set[str] = set()
         try:
             self._channel = Channel(path, limit=_LIMIT)
         except ChannelError as error:
@@ -63,7 +65,27 @@ class Monitor:
                 return answer["return"]
             if "error" in answer:
                 raise RefusedError(f"QEMU refused {command}", details=str(answer["error"].get("desc", answer["error"])))
-            # anything else is an event, which this client has no use for
+            self._notice(answer)
+
+    def concluded(self, job: str, seconds: float) -> bool:
+        """Wait until a job that this session has begun is at its end, for so long. Raises ProviderError.
+
+        Asking again and again instead would take the time of a QEMU that is at work.
+        """
+        deadline = time.monotonic() + seconds
+        while job not in self._concluded:
+            try:
+                self._notice(self._channel.receive(deadline - time.monotonic()))
+            except ChannelTimeoutError:
+                return False
+            except ChannelError as error:
+                raise ProviderError(f"QEMU does not answer: {error}") from error
+        return True
+
+    def _notice(self, event: Mapping[str, Any]) -> None:
+        data = event.get("data", {})
+        if event.get("event") == "JOB_STATUS_CHANGE" and data.get("status") == "concluded":
+            self._concluded.add(data["id"])
 
     def human(self, line: str) -> str:
         """Run a command of the human monitor, for what QMP does not have."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from labctl.plan.guest import NETWORK_AT_BOOT
 from labctl.providers.marks import MEMORY, ON_DISK, READY
 
 SPOOL = "/run/labctl"
 """Where a guest is given its orders; for root only."""
+ENVIRONMENT = "export HOME=/root USER=root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What an agent's own environment lacks and scripts expect: shell text."""
 ANY_HOST_KEY = "/run/labctl-any-host-key"
 """Is there where the guest's SSH server was seen to read its host key anew for each connection."""
 
@@ -55,7 +58,7 @@ def script(names: Sequence[tuple[str, str]]) -> str:
     """For a guest that has booted. names: the MAC of each NIC, and what it is called in every copy."""
     marks = f"{READY}\n[ ! -e {ON_DISK} ] || echo none >{MEMORY}\n"
     randomized = f"read -r randomize <{_RANDOMIZE}; echo $randomize >{_RANDOMIZED}\n"  # its one line does not end
-    return "".join((_WARM, _naming(names), _TRY_KEYS, randomized, marks, "sync\n"))
+    return "".join((_WARM, _naming(names), f"{NETWORK_AT_BOOT}\n", _TRY_KEYS, randomized, marks, "sync\n"))
 
 
 def _naming(names: Sequence[tuple[str, str]]) -> str:

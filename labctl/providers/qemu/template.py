@@ -27,7 +27,7 @@ from labctl.host.processes import marked
 from labctl.host.runner import Runner, mortal
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage
-from labctl.providers.qemu import habitat, settling, streams
+from labctl.providers.qemu import habitat, settling, streams, waiting
 from labctl.providers.qemu.accelerator import binary_id
 from labctl.providers.qemu.agent import agent
 from labctl.providers.qemu.argv import Ram, Seat, machine_argv
@@ -279,7 +279,7 @@ def _shape(machine: MachinePlan) -> MachinePlan:
 
 def _settled(plan: LabPlan, machine: MachinePlan) -> str:
     names = (plan.management.device, *(interface.device for interface in machine.interfaces))
-    return settling.script([(_mac(number), name) for number, name in enumerate(names)])
+    return settling.script([(_mac(number), name) for number, name in enumerate(names)]) + waiting.START
 
 
 def _neutral(image: BootImage) -> BootImage:

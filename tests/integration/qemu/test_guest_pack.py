@@ -13,7 +13,7 @@ import pytest
 
 from labctl.plan.guest import GuestFile
 from labctl.providers.base import ExecResult
-from labctl.providers.qemu import guest
+from labctl.providers.qemu import guest, pack
 
 pytestmark = pytest.mark.integration
 
@@ -106,14 +106,14 @@ def test_a_folder_in_a_files_place_and_an_unknown_owner_end_it(here: Here, tmp_p
 
 def test_a_script_that_says_what_a_guest_without_perl_would_runs_once(tmp_path: Path) -> None:
     here = Here({}, tmp_path / "big")
-    done = deliver(here, [], f"echo run >>{tmp_path}/runs; echo before; echo '{guest._NO_PERL}'; exit 1")
+    done = deliver(here, [], f"echo run >>{tmp_path}/runs; echo before; echo '{pack.NO_PERL}'; exit 1")
     assert done.code == 1
     assert (tmp_path / "runs").read_text() == "run\n"
 
 
 def test_a_pack_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
-    pack = guest._framed([GuestFile(str(tmp_path / "file"), b"content")])[:-1]
-    done = subprocess.run(["sh", "-ec", guest._WITH_PERL], input=pack, capture_output=True, check=False)
+    cut = pack.framed([GuestFile(str(tmp_path / "file"), b"content")])[:-1]
+    done = subprocess.run(["sh", "-ec", pack.WITH_PERL], input=cut, capture_output=True, check=False)
     assert done.returncode != 0
     assert b"cut short" in done.stderr
     assert not (tmp_path / "file").exists()

@@ -49,7 +49,7 @@ def test_only_a_server_that_must_be_told_of_another_key_is_told(seen: bool) -> N
     text = personality(plan, plan.machines[0], authorized_keys=(), host_key=KEY).script
     ssh = text[text.index("sshd_runs() {") :]
     mark = f": >{settling.ANY_HOST_KEY}\n" if seen else ""
-    said = inside(f"{SERVER}{mark}{guest.rekeyed(KEY[1])}{ssh}cat /run/told /run/labctl-host-key || :")
+    said = inside(f"{SERVER}{mark}{guest.Copy((), KEY[1]).rekeyed()}{ssh}cat /run/told /run/labctl-host-key || :")
     assert said.splitlines() == [*([] if seen else ["told"]), hashlib.sha256(KEY[1].encode()).hexdigest()]
 
 

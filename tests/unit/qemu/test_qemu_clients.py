@@ -19,7 +19,7 @@ import pytest
 from labctl.errors import GuestError, ProviderError
 from labctl.providers import agent as generic_agent
 from labctl.providers.qemu import agent as agent_module
-from labctl.providers.qemu import streams
+from labctl.providers.qemu import streams, waiting
 from labctl.providers.qemu.agent import Agent, agent
 from labctl.providers.qemu.jsonline import Channel, ChannelError, ChannelTimeoutError
 from labctl.providers.qemu.qmp import Monitor
@@ -154,15 +154,15 @@ def test_synchronisation_skips_what_a_former_session_left(serve: Callable[..., P
 def test_repeated_synchronisation_leaves_no_answer_behind(
     serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A guest that boots for long finds several requests waiting and answers them all at once."""
+    """A guest that boots for long finds several requests asked and answers them all at once."""
     monkeypatch.setattr(agent_module, "_REPEAT", 0.3)
-    waiting: list[int] = []
+    asked: list[int] = []
 
     def answer(request: dict[str, Any]) -> bytes:
         if request["execute"] != "guest-sync-delimited":
             return said("pong")
-        waiting.append(request["arguments"]["id"])
-        return b"" if len(waiting) < 3 else b"".join(b"\xff" + said(number) for number in waiting)
+        asked.append(request["arguments"]["id"])
+        return b"" if len(asked) < 3 else b"".join(b"\xff" + said(number) for number in asked)
 
     with agent(serve(answer), timeout=20) as session:
         assert session.call("guest-ping") == "pong"
@@ -336,3 +336,23 @@ def test_the_end_of_qemu_is_the_end_of_its_pipes(ends: Ends) -> None:
     stream.close()
     streams.remove(ends.path)
     assert [path.name for path in ends.path.parent.iterdir()] == ["s.lock"]
+
+
+def test_a_copy_that_is_told_more_than_a_pipe_holds_is_not_told_by_those_who_wait(serve: Callable[..., Path]) -> None:
+    """Half of it would come through, and the agent cannot say how much."""
+    asked: list[str] = []
+
+    def answer(request: dict[str, Any]) -> bytes:
+        asked.append(request["execute"])
+        return said({})
+
+    with agent(serve(synchronised(answer)), timeout=5) as session:
+        assert waiting.tell(session, 1.5, b"seed", b"x" * waiting.MESSAGE_LIMIT, timeout=1) is None
+    assert asked == []
+
+
+def test_a_guest_that_never_stops_talking_is_not_listened_to(serve: Callable[..., Path]) -> None:
+    much = base64.b64encode(b"x" * (16 << 10)).decode()
+    answer = synchronised(lambda r: said(7 if r["execute"] == "guest-file-open" else {"buf-b64": much, "count": 1}))
+    with agent(serve(answer), timeout=5) as session, pytest.raises(GuestError, match="says more"):
+        waiting._heard(session, 7, timeout=60)
