@@ -154,7 +154,7 @@ def test_synchronisation_skips_what_a_former_session_left(serve: Callable[..., P
 def test_repeated_synchronisation_leaves_no_answer_behind(
     serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A guest that boots for long finds several requests asked and answers them all at once."""
+    """A guest that boots for long finds several requests waiting and answers them all at once."""
     monkeypatch.setattr(agent_module, "_REPEAT", 0.3)
     asked: list[int] = []
 
