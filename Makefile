@@ -39,7 +39,7 @@ format: setup  ## put the code into the project's form
 	@$(BIN)/ruff check --fix .
 
 test: setup  ## every check and test, on real virtual machines
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20 -m "not slow and not virtualbox_guest"
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 20 -m "not slow and not virtualbox_guest"
 
 test-engines: setup  ## all about VirtualBox and libvirt through Vagrant, the contract suite on them too
 	@$(BIN)/pytest -n 2 --dist loadfile --durations 20 -m "engines and not virtualbox_guest"

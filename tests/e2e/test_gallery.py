@@ -23,6 +23,8 @@ LABS = Path(__file__).parents[2] / "labs"
 WITH_TASKS = sorted(script.parent.parent.name for script in LABS.glob("*/teacher/solve.sh"))
 OFTEN = "malware"
 """The one that is tried in every test run: it is sealed."""
+CLEAN_RUNS = {OFTEN: 7}
+"""How often one is verified, where it is not once; with those of the other shipped labs twenty in every test run."""
 
 
 def _not_held(report: Mapping[str, list[dict[str, object]]]) -> list[dict[str, object]]:
@@ -41,7 +43,7 @@ def test_the_teachers_script_earns_every_point(
     labctl.run("up", lab)
     report = labctl.json("verify", lab)
     assert _not_held(report) == []
-    verified_over_and_over(labctl, lab, record_property)
+    verified_over_and_over(labctl, lab, record_property, runs=CLEAN_RUNS.get(name, 1))
     fresh, solved = score_before_and_after(labctl, lab)
     assert (fresh["earned"], {check["verdict"] for check in fresh["checks"]}) == (0, {"FAIL"})
     assert [check for check in solved["checks"] if check["verdict"] != "PASS"] == []

@@ -169,7 +169,8 @@ def test_a_copy_is_a_machine_like_any_other_afterwards(copying: Labctl) -> None:
     assert templates(copying) == [], "nothing had to be made anew"
 
 
-@pytest.mark.parametrize("what", ["ram", pytest.param("state", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["ram", "state"])
 def test_a_template_that_is_damaged_is_given_up_and_the_machine_boots(copying: Labctl, what: str) -> None:
     lab = write_lab(copying.home / f"damaged-{what}", LAB.replace("copies", f"damaged-{what}").partition("  two")[0])
     if not templates(copying):

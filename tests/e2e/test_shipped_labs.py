@@ -22,6 +22,8 @@ SPOILT = {
     "flat": (["fileserver", "--", "sed", "-i", "/desk/d", "/etc/hosts"], "desk_by_name"),
     "dmz": (["web", "--", "sh", "-c", "echo defaced >/var/www/html/index.html"], "sees_the_shop"),
 }
+# How often each is verified; with a sealed one twenty times in every test run.
+CLEAN_RUNS = {"quickstart": 9, "dmz": 4, "flat": 1}
 
 
 def checked_in_all_conditions(labctl: Labctl, lab: Path) -> None:
@@ -36,9 +38,7 @@ def checked_in_all_conditions(labctl: Labctl, lab: Path) -> None:
     assert [check["verdict"] for check in labctl.json("verify", lab, *way_out, code=4)["checks"]] == ["INCONCLUSIVE"]
 
 
-@pytest.mark.parametrize(
-    "name", ["dmz", pytest.param("flat", marks=pytest.mark.slow), pytest.param("quickstart", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["dmz", "quickstart", pytest.param("flat", marks=pytest.mark.slow)])
 def test_a_shipped_lab_lives_a_whole_life(
     name: str, labctl: Labctl, shipped: Callable[[str], Path], record_property: Callable[[str, object], None]
 ) -> None:
@@ -59,7 +59,7 @@ def test_a_shipped_lab_lives_a_whole_life(
     assert [check for check in report["checks"] if check["verdict"] != "PASS"] == []
     assert len(report["checks"]) > 3
     assert {check["points"] for check in report["checks"]} == {None, 5}
-    verified_over_and_over(labctl, lab, record_property)
+    verified_over_and_over(labctl, lab, record_property, runs=CLEAN_RUNS[name])
     command, expression = SPOILT[name]
     labctl.run("exec", lab, *command)
     spoilt = labctl.json("verify", lab, "--only-checks", "-k", expression, code=3)
