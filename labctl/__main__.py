@@ -54,10 +54,10 @@ def run(argv: list[str]) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    from labctl.cli.app import app  # here, so that an import error reaches the boundary too
+    from labctl.cli.app import narrowed  # here, so that an import error reaches the boundary too
 
     try:
-        result = app(args=argv, prog_name="labctl", standalone_mode=False)
+        result = narrowed(argv)(args=argv, prog_name="labctl", standalone_mode=False)
     except Exception as error:  # Typer's usage errors print themselves; which module defines them differs by version
         show: Any = getattr(error, "show", None)
         if show is None:

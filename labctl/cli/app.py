@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from typing import Annotated, Any
 
 import typer
@@ -115,3 +117,18 @@ app.command("logs", rich_help_panel=ENTER)(access_commands.logs)
 app.command("doctor", rich_help_panel=HOST)(host_commands.doctor)
 app.add_typer(host_commands.image, name="image", rich_help_panel=HOST)
 app.add_typer(cache_commands.cache, name="cache", rich_help_panel=HOST)
+
+
+def narrowed(words: Sequence[str], whole: typer.Typer = app) -> typer.Typer:
+    """The command that the first words of a command line name, without all others; ``whole`` where they name none.
+
+    Typer makes every command with all its options at each start, which takes longer than most of them run.
+    """
+    word = words[0] if words else ""
+    one = copy(whole)
+    one.registered_commands = [command for command in whole.registered_commands if command.name == word]
+    one.registered_groups = [copy(group) for group in whole.registered_groups if group.name == word]
+    for group in one.registered_groups:
+        if group.typer_instance is not None:
+            group.typer_instance = narrowed(words[1:], group.typer_instance)
+    return one if one.registered_commands or one.registered_groups else whole
