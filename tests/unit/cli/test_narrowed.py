@@ -36,7 +36,7 @@ ALL = sorted(paths(typer.main.get_command(app)))
 GROUPS = {words[:-1] for words in ALL if words}
 # Nothing of this is carried out.
 LINES = [(*words, end) for words in ALL for end in ("--help", "--nonsense")] + [
-    (*group, "nonsense") for group in GROUPS
+    (*group, "nonsense") for group in sorted(GROUPS)
 ]
 
 
