@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+_KILL_SECONDS = 5.0
+_POLL_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,24 @@ class ProcessId:
             return
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-            try:
-                process.wait(grace)
-            except psutil.TimeoutExpired:
+            if not self._ended(process, grace):
                 process.kill()
-                with contextlib.suppress(psutil.TimeoutExpired):
-                    process.wait(5)
+                self._ended(process, _KILL_SECONDS)
+
+    def _ended(self, process: psutil.Process, seconds: float) -> bool:
+        """Wait until it has ended, for so long.
+
+        Who started it may take seconds to notice, as the first process of a container does; so psutil's own wait, which
+        is over when nothing is left of a process, is for those that we started.
+        """
+        deadline = time.monotonic() + seconds
+        while self._process() is not None:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        with contextlib.suppress(psutil.Error):
+            process.wait(0)
+        return True
 
     def _process(self) -> psutil.Process | None:
         try:
