@@ -41,17 +41,17 @@ if (open(my $clock, "<", "/sys/class/rtc/rtc0/since_epoch")) {
 syscall(227, 0, pack("q2", $now, $nano)) == 0 or die "labctl: no clock: $!\n";
 """
 _PERL = f"my $door = '{_DOOR}';{RENEW}{pack.UNPACK}"
-# Each ``ip`` holds no end that another one's input could still come from.
+# Each ``ip`` holds no end that another one's input could still come from. No script that follows has names like these.
 _WAIT = f"""\
 exec 8<>{_IPS[0]} 9<>{_IPS[1]}
-ip -batch - <{_IPS[0]} 8>&- 9>&- & first=$!
-ip -batch - <{_IPS[1]} 8>&- 9>&- & second=$!
-left=2
-feed() {{ while IFS= read -r line || [ -n "$line" ]; do printf '%s\\n' "$line"; done; }}
+ip -batch - <{_IPS[0]} 8>&- 9>&- & labctl_first=$!
+ip -batch - <{_IPS[1]} 8>&- 9>&- & labctl_second=$!
+labctl_left=2
+labctl_feed() {{ while IFS= read -r labctl_line || [ -n "$labctl_line" ]; do printf '%s\\n' "$labctl_line"; done; }}
 ip() {{
-  case $*-$left in
-    '-batch --2') left=1; feed >&8; exec 8>&-; wait "$first" ;;
-    '-batch --1') left=0; feed >&9; exec 9>&-; wait "$second" ;;
+  case $*-$labctl_left in
+    '-batch --2') labctl_left=1; labctl_feed >&8; exec 8>&-; wait "$labctl_first" ;;
+    '-batch --1') labctl_left=0; labctl_feed >&9; exec 9>&-; wait "$labctl_second" ;;
     *) command ip "$@" ;;
   esac
 }}
@@ -62,9 +62,9 @@ echo $$ >{SPOOL}/pid
 """
 
 START = f"""\
-if [ "$(uname -m)" = x86_64 ] && perl -e 'exit(8 != length pack "p", "")'; then
-  rm -f {_DOOR} {_IPS[0]} {_IPS[1]}
-  mkfifo -m 0600 {_DOOR} {_IPS[0]} {_IPS[1]} || return 0
+if [ "$(uname -m)" = x86_64 ] && perl -e 'exit(8 != length pack "p", "")' &&
+  mkfifo -m 0600 {_DOOR} {_IPS[0]} {_IPS[1]}
+then
   (umask 077; printf '%s' {shlex.quote(_WAIT)} >{_SHELL})
   : >{_DOOR}.opens
   read -r randomize </proc/sys/kernel/randomize_va_space

@@ -60,7 +60,9 @@ link set dev ${move%%:*} name labctl$number
     second="${second}link set dev labctl$number name ${move#*:}
 "
   done
-  printf '%s' "$first$second" | ip -batch -
+  ip -batch - <<END
+$first$second
+END
 }
 
 # NICs may appear a moment after this starts. That of the management path is missing in a sealed lab.
