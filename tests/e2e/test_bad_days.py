@@ -105,8 +105,10 @@ def test_of_two_ups_at_once_one_works_and_the_other_explains(labctl: Labctl) -> 
     lab = write_lab(labctl.home, "doubled")
     first = labctl.start("up", lab)
     wait_for_a_machine(labctl)
+    first.send_signal(signal.SIGSTOP)  # or it would be done before the second has begun
     second = labctl.start("up", lab)
     _out, words = second.communicate(timeout=30)
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 6
     assert f"process {first.pid}" in words.decode()
     stop(first, signal.SIGTERM)
