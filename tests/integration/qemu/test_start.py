@@ -127,7 +127,7 @@ def test_a_copy_is_asked_no_more_than_once_and_nobody_knocks_at_its_ssh(host: Ho
     assert record.copied and host.warnings() == []
     assert host.calls() == {
         **{"copy ok": 1, "monitor": 1, "guest-sync-delimited": 1},
-        **{"guest-exec": 1, "guest-exec-status": 1},
+        **{"guest-file-open": 2, "guest-file-write": 1, "guest-file-read": 1, "guest-file-close": 2},
     }
     with socket.create_connection(("127.0.0.1", record.port)) as caller:
         assert caller.recv(1) == b"S", "somebody who knocks is noticed"
