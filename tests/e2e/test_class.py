@@ -143,6 +143,7 @@ def test_a_neighbour_who_is_destroyed_leaves_the_others_as_they_are(labctl: Labc
     labctl.run("exec", "--instance", "s02", course / "lab", "one", "--", "ping", "-c1", "-W20", "10.9.0.2")
 
 
+@pytest.mark.slow
 def test_after_the_host_has_lost_all_machines_what_was_up_comes_back(labctl: Labctl, course: Path) -> None:
     """s03 has no instance, s01 was put down before: only s02 was up."""
     labctl.run("class", "down", course, "--only", "s01")

@@ -23,7 +23,7 @@ SPOILT = {
     "dmz": (["web", "--", "sh", "-c", "echo defaced >/var/www/html/index.html"], "sees_the_shop"),
 }
 # How often each is verified; with a sealed one twenty times in every test run.
-CLEAN_RUNS = {"quickstart": 9, "dmz": 4, "flat": 1}
+CLEAN_RUNS = {"quickstart": 12, "dmz": 3, "flat": 1}
 
 
 def checked_in_all_conditions(labctl: Labctl, lab: Path) -> None:

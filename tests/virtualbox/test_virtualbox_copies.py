@@ -116,7 +116,7 @@ def leave_half(lab: Driven, kind: Kind, *, manager: bool) -> None:
     pytest.fail("Vagrant was never killed in time")
 
 
-@pytest.mark.parametrize(("kind", "manager"), [("clone", True), slow("import", False), slow("clone", False)])
+@pytest.mark.parametrize(("kind", "manager"), [slow("clone", True), slow("import", False), slow("clone", False)])
 def test_up_begins_anew_and_leaves_no_half_made_copy(lab: Driven, kind: Kind, manager: bool) -> None:
     leave_half(lab, kind, manager=manager)
     assert lab.up() == {"one": "create"}

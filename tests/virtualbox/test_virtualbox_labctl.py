@@ -363,6 +363,7 @@ def test_up_goes_on_where_a_killed_one_was(cut: Driven, moment: str) -> None:
     assert cut.findings() == ()
 
 
+@pytest.mark.slow
 def test_an_interrupted_up_ends_soon_and_the_next_one_goes_on(cut: Driven) -> None:
     with cut.start("up", "--provider", "virtualbox") as process:
         wait_for(lambda: said(cut, "two", "Booting VM"))

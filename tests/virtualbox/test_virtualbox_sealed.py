@@ -88,6 +88,7 @@ def server_ends(lab: Lab) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_the_loopback_stays_closed_when_virtualbox_has_forgotten_that_it_is(lab: Lab) -> None:
     """Its server reads settings that it has written itself otherwise than it meant them; seen with 7.2.22."""
     lab.vagrant("snapshot", "save", "one", "kept")
