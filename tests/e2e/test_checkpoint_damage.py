@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from labctl.errors import ProviderError
-from labctl.providers.qemu.checkpoints import _job
+from labctl.providers.qemu.checkpoints import run_job
 from tests.support.command import Labctl
 from tests.support.guests import BOTH, Guests, until
 
@@ -99,7 +99,7 @@ def test_a_damaged_note_of_one_machine_costs_that_checkpoint_only(guests: Guests
 def test_a_snapshot_that_is_missing_in_one_disk_is_noticed_before_anything_is_changed(guests: Guests) -> None:
     guests.mark("after")
     with guests.monitor() as session:
-        _job(session, "snapshot-delete", tag=guests.key("second"), devices=["disk0"])
+        run_job(session, "snapshot-delete", tag=guests.key("second"), devices=["disk0"])
     assert "the checkpoint second is not whole any more: two" in guests.refused("restore", "second")
     assert is_untouched(guests, "after")
     assert guests.names() == ["first", "second"]
@@ -252,7 +252,7 @@ def test_what_could_not_be_deleted_for_want_of_room_is_deleted_when_there_is_som
     cramped.save("doomed")
     leave_free(cramped, 0)
     with cramped.monitor() as session, pytest.raises(ProviderError, match="the disk is full"):
-        _job(session, "snapshot-delete", tag=cramped.key("doomed"), devices=["disk0"])
+        run_job(session, "snapshot-delete", tag=cramped.key("doomed"), devices=["disk0"])
     assert cramped.key("doomed") in cramped.snapshots("two"), "this QEMU forgets nothing"
     leave_free(cramped, 1 << 30)
     cramped.up()  # a guest that wrote something meanwhile stands still

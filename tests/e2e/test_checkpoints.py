@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from labctl.lifecycle import witness
 from labctl.providers import marks
-from labctl.providers.qemu.checkpoints import _job
+from labctl.providers.qemu.checkpoints import beside, run_job
 from tests.support.command import Labctl
 from tests.support.guests import BOTH, LAB, THREE, Guests
 
@@ -59,15 +60,20 @@ def test_a_restore_brings_disk_memory_and_programs_of_all_machines_back(guests: 
 
 @pytest.mark.parametrize("restored", ["before", pytest.param("never", marks=pytest.mark.slow)])
 def test_a_restore_that_restored_nothing_is_found_out(guests: Guests, restored: str) -> None:
-    """QEMU has another state under the checkpoint's name, and loads that without a complaint."""
+    """There is another state under the checkpoint's name, and QEMU loads that without a complaint."""
     guests.restore("clean")
     guests.save("fooled")
     if restored == "before":
         guests.restore("fooled")
     guests.sh("two", "echo after >/root/disk")
+    guests.save("other")
+    fooled, other = (beside(guests.layout, "two", guests.key(name)) for name in ("fooled", "other"))
+    shutil.copyfile(other.pages, fooled.pages)
+    shutil.copyfile(other.devices, fooled.devices)
     with guests.monitor() as session:
-        for command, vmstate in (("snapshot-delete", {}), ("snapshot-save", {"vmstate": "disk0"})):
-            _job(session, command, tag=guests.key("fooled"), devices=["disk0"], **vmstate)
+        run_job(session, "snapshot-delete", tag=guests.key("fooled"), devices=["disk0"])
+        session.execute("blockdev-snapshot-internal-sync", device="disk0", name=guests.key("fooled"))
+    guests.labctl.run("snapshot", "delete", "other", guests.folder)
     words = guests.refused("restore", "fooled")
     assert "two was not restored: its memory and disk hold another state" in words
     assert guests.state() == "interrupted"

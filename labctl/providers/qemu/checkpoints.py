@@ -1,7 +1,8 @@
-"""Checkpoints of QEMU machines: internal snapshots of their own disks, memory included, made by QEMU itself.
+"""Checkpoints of QEMU machines: internal snapshots of their own disks, made by QEMU itself.
 
-Beside the disks a note per snapshot keeps the machine's record of that moment: what was configured and provisioned goes
-back with the guest.
+The memory is within the disk's snapshot, too. Of a copy of a template it is beside the disk, as what differs from the
+template, where the host lets labctl see that. Beside the disks a note per snapshot keeps the machine's record of that
+moment: what was configured and provisioned goes back with the guest.
 """
 
 from __future__ import annotations
@@ -14,21 +15,26 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from labctl.errors import ProviderError
+from labctl.host import memory as memories
 from labctl.host.files import write_json
+from labctl.host.processes import ProcessId
 from labctl.host.runner import CommandError, Runner
 from labctl.plan.model import LabPlan
 from labctl.providers.base import Checkpoints, SnapshotSize
-from labctl.providers.qemu import disks, habitat, shares, vm, way_in
+from labctl.providers.qemu import bases, disks, habitat, memory, shares, vm, way_in
 from labctl.providers.qemu import record as records
+from labctl.providers.qemu.bases import Base
 from labctl.providers.qemu.layout import Layout
-from labctl.providers.qemu.qmp import Monitor, monitor
+from labctl.providers.qemu.memory import Kept
+from labctl.providers.qemu.qmp import Monitor, RefusedError, monitor
 from labctl.providers.qemu.record import MachineRecord
+from labctl.providers.qemu.start import Starter
 from labctl.providers.workers import Stop, each, raise_failures
 
 _JOBS = 16
@@ -42,25 +48,28 @@ _OF_THE_GUEST = ("image", "disk", "hardware", "personality", "steps", "steps_don
 class Note:
     """What is kept of a snapshot beside the disk. needs: what its memory can only be loaded into, as in ``habitat``.
 
-    It is empty without memory, and of snapshots of a labctl that did not note it.
+    It is empty without memory, and of snapshots of a labctl that did not note it. base: what the memory beside the disk
+    is the difference to; ``""`` where it is within the disk.
     """
 
     running: bool
     record: MachineRecord
     needs: Mapping[str, str] = field(default_factory=dict)
+    base: str = ""
 
     @classmethod
     def read(cls, layout: Layout, machine: str, key: str) -> Note:
         """Of a machine's snapshot. Raises ProviderError."""
         try:
             value = json.loads(note_file(layout, machine, key).read_text(encoding="utf-8"))
-            return cls(bool(value["running"]), MachineRecord(**value["record"]), dict(value.get("needs", {})))
+            record, needs = MachineRecord(**value["record"]), dict(value.get("needs", {}))
+            return cls(bool(value["running"]), record, needs, str(value.get("base", "")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ProviderError(f"{machine} has no whole snapshot {key}", details=str(error)) from error
 
     def write(self, path: Path) -> None:
         """Keep it."""
-        value = {"running": self.running, "record": asdict(self.record), "needs": dict(self.needs)}
+        value = {"running": self.running, "record": asdict(self.record), "needs": dict(self.needs), "base": self.base}
         write_json(path, value, mode=0o600)
 
 
@@ -69,8 +78,25 @@ def note_file(layout: Layout, machine: str, key: str) -> Path:
     return layout.machine(machine).folder / f"{key}.json"
 
 
+def beside(layout: Layout, machine: str, key: str) -> Kept:
+    """Where the memory of a snapshot is that is not within its disk."""
+    return Kept(layout.machine(machine).folder / key)
+
+
+def bases_in_use(layout: Layout) -> Collection[str]:
+    """What snapshots of an instance are the difference to, and what its machines' processes began with."""
+    found: set[str] = set()
+    for machine in layout.known_machines():
+        record = records.read(layout, machine)
+        found.add(record.base if record is not None else "")
+        for path in layout.machine(machine).folder.glob("labctl-*.json"):
+            with contextlib.suppress(ProviderError):  # half a snapshot needs nothing
+                found.add(Note.read(layout, machine, path.stem).base)
+    return found
+
+
 class QemuCheckpoints(Checkpoints):
-    """Snapshots of an instance's machines. start: starts one that does not run and leaves it standing still."""
+    """Snapshots of an instance's machines. starter: what starts one that does not run."""
 
     def __init__(
         self,
@@ -79,16 +105,16 @@ class QemuCheckpoints(Checkpoints):
         runner: Runner,
         *,
         prepare: Callable[[], None],
-        start: Callable[[MachineRecord], MachineRecord],
+        starter: Callable[[MachineRecord], Starter],
     ) -> None:
         self._layout, self._plan, self._runner = layout, plan, runner
-        self._prepare, self._start = prepare, start
+        self._prepare, self._starter = prepare, starter
 
     def pause(self, machines: Sequence[str]) -> Mapping[str, float]:
         if not machines:
             return {}
         # Their memory is about to be written; a guest that finds the disk full afterwards stands still.
-        disks.check_room(self._layout, sum(self._plan.machine(machine).memory for machine in machines))
+        disks.check_room(self._layout, sum(self._room(machine) for machine in machines))
         stood: dict[str, float] = {}
         barrier = threading.Barrier(len(machines), timeout=20)
 
@@ -110,10 +136,19 @@ class QemuCheckpoints(Checkpoints):
         raise_failures(failures, len(machines))
         return stood
 
+    def _room(self, machine: str) -> int:
+        """What the memory of a machine will take on the disk, at the most."""
+        record = records.read(self._layout, machine)
+        process = vm.find(self._layout, record)
+        if record is not None and process is not None and (found := self._copied(record, process)) is not None:
+            with contextlib.suppress(OSError), found[1].opened():
+                return memories.size_of(found[1].changed())
+        return self._plan.machine(machine).memory
+
     def resume(self, machines: Sequence[str]) -> None:
         def one(machine: str) -> None:
             record = records.read(self._layout, machine)
-            if record is not None and vm.find(self._layout, record) is not None:
+            if record is not None and not record.filling and vm.find(self._layout, record) is not None:
                 vm.go_on(self._layout, record)
 
         raise_failures(each(list(machines), one, jobs=_JOBS, stop=Stop()), len(machines))
@@ -123,35 +158,55 @@ class QemuCheckpoints(Checkpoints):
 
     def save(self, machine: str, key: str) -> None:
         record = self._record(machine)
+        self._clear(machine)
         process = vm.find(self._layout, record)
-        needs: Mapping[str, str] = {}
         if process is not None:
-            needs = self._save_running(record, key, process.argv())
+            note = self._save_running(record, key, process)
         else:
             for disk in self._disks(machine):
                 self._qemu_img("-c", key, disk)
-        Note(process is not None, record, needs).write(note_file(self._layout, machine, key))
+            note = Note(False, record)
+        note.write(note_file(self._layout, machine, key))
 
-    def _save_running(self, record: MachineRecord, key: str, argv: Sequence[str]) -> Mapping[str, str]:
+    def _save_running(self, record: MachineRecord, key: str, process: ProcessId) -> Note:
         """Without the way in: a state that has one can only be loaded where there is one, so in no sealed machine."""
         names = self._nodes(record.name)
         with self._monitor(record.name) as session:
-            needs = habitat.of(argv, habitat.release(session.execute("query-version")))
+            needs = habitat.of(process.argv(), habitat.release(session.execute("query-version")))
             joined = way_in.joined(session)
             try:
                 way_in.cut(session)
-                _job(session, "snapshot-save", tag=key, vmstate=names[0], devices=names)
+                base = self._save_beside(session, record, key, process)
+                if base:
+                    _snapshot(session, names, key)
+                else:
+                    run_job(session, "snapshot-save", tag=key, vmstate=names[0], devices=names)
             finally:
                 if joined:
                     vm.open_way_in(self._layout, self._plan, record, session)
-        return needs
+        return Note(True, record, needs, base)
+
+    def _save_beside(self, session: Monitor, record: MachineRecord, key: str, process: ProcessId) -> str:
+        """Keep a copy's memory as what differs from its base, whose name this gives; ``""`` where that cannot be."""
+        found = self._copied(record, process)
+        if found is None:
+            return ""
+        base, mapped = found
+        return base.key if memory.save(session, mapped, base, beside(self._layout, record.name, key)) else ""
+
+    def _copied(self, record: MachineRecord, process: ProcessId) -> tuple[Base, memories.Mapped] | None:
+        """What a machine's process has begun with, and where it has that."""
+        base = bases.find(self._layout, record.base)
+        mapped = memories.mapped(process.pid, base.ram) if base is not None else None
+        return (base, mapped) if base is not None and mapped is not None else None
 
     def restore(self, machine: str, key: str) -> None:
         note = Note.read(self._layout, machine, key)
         running, saved = note.running, note.record
         record = self._record(machine)
         process = vm.find(self._layout, record)
-        if process is not None and (not running or record.hardware != saved.hardware):
+        # a copy is given its memory before it has moved, so with a process of its own
+        if process is not None and (not running or note.base or record.hardware != saved.hardware):
             record, process = vm.stop(self._layout, record, graceful=False), None
         record = replace(record, **{name: getattr(saved, name) for name in _OF_THE_GUEST})
         if not running:
@@ -159,30 +214,61 @@ class QemuCheckpoints(Checkpoints):
                 self._qemu_img("-a", key, disk)
             records.write(self._layout, replace(record, wanted="stopped"))
             return
-        record = records.write(self._layout, record) if process is not None else self._start(record)
+        if note.base:
+            self._restore_copy(record, key, note.base)
+            return
+        if process is not None:
+            record = records.write(self._layout, record)
+        else:
+            record = self._starter(record).start_still(self._plan.machine(machine), record)
         with self._monitor(machine) as session:
             if session.execute("query-status")["status"] == "running":
                 session.execute("stop")
             names = self._nodes(machine)
             try:
-                _job(session, "snapshot-load", tag=key, vmstate=names[0], devices=names)
+                run_job(session, "snapshot-load", tag=key, vmstate=names[0], devices=names)
             except ProviderError:
                 vm.stop(self._layout, record, graceful=False)  # half a memory must not run
                 raise
 
+    def _restore_copy(self, record: MachineRecord, key: str, name: str) -> None:
+        machine, base = record.name, bases.find(self._layout, name)
+        if base is None:
+            raise ProviderError(f"{machine} has no whole snapshot {key}: what it is the difference to is gone")
+        for disk in self._disks(machine):
+            self._qemu_img("-a", key, disk)
+        kept = beside(self._layout, machine, key)
+        try:
+            self._starter(record).start_filled(
+                self._plan.machine(machine),
+                record,
+                base,
+                lambda session, process: memory.load(session, process.pid, base, kept),
+            )
+        except ProviderError:
+            vm.stop(self._layout, record, graceful=False)
+            raise
+
     def delete(self, machine: str, key: str) -> None:
         record = records.read(self._layout, machine)
+        self._clear(machine)
         if record is None or not self._layout.machine(machine).overlay.exists():
             return
         if vm.find(self._layout, record) is not None:
             with self._monitor(machine) as session:
-                _job(session, "snapshot-delete", tag=key, devices=self._nodes(machine))
+                run_job(session, "snapshot-delete", tag=key, devices=self._nodes(machine))
                 self._delete_forgotten(session, machine, key)
         else:
             for disk in self._disks(machine):
                 if key in self._tags(machine, disk):
                     self._qemu_img("-d", key, disk)
+        beside(self._layout, machine, key).remove()
         note_file(self._layout, machine, key).unlink(missing_ok=True)
+
+    def _clear(self, machine: str) -> None:
+        """Remove what a labctl that was killed was writing."""
+        for path in self._layout.machine(machine).folder.glob(".labctl-*"):
+            path.unlink(missing_ok=True)
 
     def _delete_forgotten(self, session: Monitor, machine: str, key: str) -> None:
         """Delete what is on a disk still, although the running QEMU knows nothing of it any more.
@@ -196,13 +282,13 @@ class QemuCheckpoints(Checkpoints):
                 session.execute("blockdev-snapshot-delete-internal-sync", device=node, name=_PASSING)
 
     def keys(self, machine: str) -> frozenset[str]:
-        """Those of its present disk, another one made anew has none of them, and of which both halves are there."""
+        """Those of its present disk, another one made anew has none of them, and of which all parts are there."""
         record = records.read(self._layout, machine)
         if record is None or not self._layout.machine(machine).overlay.exists():
             return frozenset()
         noted = [path.stem for path in self._layout.machine(machine).folder.glob("labctl-*.json")]
         there = self._there(record) if noted else frozenset()
-        return frozenset(key for key in noted if key in there and self._made_of(machine, key) == record.disk)
+        return frozenset(key for key in noted if key in there and self._whole(record, key))
 
     def _there(self, record: MachineRecord) -> frozenset[str]:
         """Tags of the snapshots that all disks of a machine have."""
@@ -222,12 +308,16 @@ class QemuCheckpoints(Checkpoints):
         except CommandError as error:
             raise ProviderError(f"{machine}: its disk cannot be read", details=error.details) from error
 
-    def _made_of(self, machine: str, key: str) -> str | None:
-        """What the disk was made from that a snapshot was taken of; None where its note cannot be read."""
+    def _whole(self, record: MachineRecord, key: str) -> bool:
+        """Whether all that is beside the disk is there, and of this disk."""
         try:
-            return Note.read(self._layout, machine, key).record.disk
+            note = Note.read(self._layout, record.name, key)
         except ProviderError:
-            return None
+            return False
+        if note.base and (bases.find(self._layout, note.base) is None):
+            return False
+        there = not note.base or beside(self._layout, record.name, key).there()
+        return there and note.record.disk == record.disk
 
     def sizes(self, machine: str) -> Mapping[str, SnapshotSize]:
         found: dict[str, SnapshotSize] = {}
@@ -235,6 +325,8 @@ class QemuCheckpoints(Checkpoints):
             for key, size in shares.sizes(disk).items():
                 before = found.get(key, SnapshotSize(0, 0))
                 found[key] = SnapshotSize(before.own + size.own, before.shared + size.shared)
+        for key, size in found.items():
+            found[key] = replace(size, own=size.own + beside(self._layout, machine, key).size())
         return found
 
     def _record(self, machine: str) -> MachineRecord:
@@ -272,7 +364,16 @@ def _tags_of(image: Any) -> frozenset[str]:
     return frozenset(one["name"] for one in image.get("snapshots", ()))
 
 
-def _job(session: Monitor, command: str, **arguments: object) -> None:
+def _snapshot(session: Monitor, nodes: Sequence[str], key: str) -> None:
+    """Keep the present content of disks, all or none. Raises ProviderError."""
+    actions = [{"type": "blockdev-snapshot-internal-sync", "data": {"device": node, "name": key}} for node in nodes]
+    try:
+        session.execute("transaction", actions=actions)
+    except RefusedError as error:
+        raise _failed("snapshot-save", error.details) from error
+
+
+def run_job(session: Monitor, command: str, **arguments: object) -> None:
     """Run a job of QEMU's to its end. Raises ProviderError with its words."""
     job = f"labctl-{secrets.token_hex(4)}"
     session.execute(command, job_id=job, **arguments)
@@ -282,5 +383,9 @@ def _job(session: Monitor, command: str, **arguments: object) -> None:
     if found is not None:
         session.execute("job-dismiss", id=job)
         if error := str(found.get("error", "")):
-            full = os.strerror(errno.ENOSPC) in error or re.search(rf"-{errno.ENOSPC}\b", error)
-            raise ProviderError(f"{command} failed{': the disk is full' if full else ''}", details=error)
+            raise _failed(command, error)
+
+
+def _failed(command: str, error: str) -> ProviderError:
+    full = os.strerror(errno.ENOSPC) in error or re.search(rf"-{errno.ENOSPC}\b", error)
+    return ProviderError(f"{command} failed{': the disk is full' if full else ''}", details=error)

@@ -36,7 +36,7 @@ def create(
     files = layout.machine(machine.name)
     private_folder(files.folder)
     record = records.write(layout, MachineRecord(machine.name, records.image_value(image)))
-    for old in (*files.folder.glob("disk*.qcow2"), *files.folder.glob("labctl-*.json"), files.provision_log):
+    for old in (*files.folder.glob("disk*.qcow2"), *files.folder.glob("labctl-*"), files.provision_log):
         old.unlink(missing_ok=True)
     if template is None:
         _qemu_img(runner, files.overlay, "-b", image.disk.resolve(), "-F", "qcow2")

@@ -18,7 +18,7 @@ from labctl.host.runner import CommandError, Runner
 from labctl.plan import guest as personalities
 from labctl.plan.model import LabPlan, MachinePlan
 from labctl.providers.base import BootImage, Crate, Freight, Job
-from labctl.providers.qemu import disks, habitat, offcut
+from labctl.providers.qemu import disks, habitat, offcut, within
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu.argv import Seat, machine_argv
 from labctl.providers.qemu.checkpoints import Note, note_file
@@ -57,6 +57,8 @@ class QemuFreight(Freight):
         for number, disk in enumerate(self._disks(machine)):
             packed.append(folder / f"{machine}.{number}")
             offcut.write(disk, key, packed[-1])
+        if note.base:
+            within.take_in(self._layout, self._job.plan, note, key, packed[0], runner=self._runner)
         return Crate(tuple(packed), note.needs)
 
     def offers(self, machine: str) -> Mapping[str, str]:

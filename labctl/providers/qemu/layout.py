@@ -101,6 +101,11 @@ class Layout:
         return self.workdir / "machines"
 
     @property
+    def bases(self) -> Path:
+        """What copies of templates began with."""
+        return self.workdir / "bases"
+
+    @property
     def key(self) -> Path:
         """The private key that opens every guest of this instance."""
         return self.workdir / "id_ed25519"

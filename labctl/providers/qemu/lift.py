@@ -111,7 +111,8 @@ class Lift:
         if process is not None and self._must_restart(machine, action, record):
             record = vm.stop(self.layout, record, graceful=True, cancelled=self.stop)
             process = None
-        if process is not None and record.template:  # a labctl that was killed had not let this copy move yet
+        # a labctl that was killed had not let this copy move yet, or not given it all of its memory
+        if process is not None and (record.template or record.filling):
             process.stop(grace=1)
             process = None
         if process is not None and record.process == process and record.complete:

@@ -28,12 +28,12 @@ from labctl.providers.base import (
     Provider,
     SealedError,
 )
-from labctl.providers.qemu import disks, keys, vm, way_in, wires
+from labctl.providers.qemu import bases, disks, keys, vm, way_in, wires
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu import template as templates
 from labctl.providers.qemu.accelerator import accelerator
 from labctl.providers.qemu.agent import agent
-from labctl.providers.qemu.checkpoints import QemuCheckpoints
+from labctl.providers.qemu.checkpoints import QemuCheckpoints, bases_in_use
 from labctl.providers.qemu.freight import QemuFreight
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.lift import Lift
@@ -44,7 +44,8 @@ from labctl.providers.qemu.wires import Wires
 from labctl.providers.workers import Stop, each, in_waves, raise_failures
 
 # What a copy of a template has for itself once it is configured and probed; the rest it shares with others. Measured
-# under TCG with Debian 12 guests of 256 MiB: 67 to 90 MiB. A boot, and the restore of a checkpoint, fill all of it.
+# under TCG with Debian 12 guests of 256 MiB: 67 to 90 MiB. A boot fills all of it, and so does the restore of a
+# checkpoint that has the memory within the disk.
 _COPY_MEMORY = 112 << 20
 _STOP_JOBS = 16
 # That a guest's agent may take to begin to answer. A starved guest needs long, and whoever turns to SSH too early
@@ -97,6 +98,7 @@ class QemuProvider(Provider):
         stop = Stop()
         self._settle_in(job.plan)
         self._remove([name for name, action in job.actions.items() if action == "remove"])
+        bases.tidy(self._layout, bases_in_use(self._layout))
         lift = self._lift(job, stop)
         lift.wires.prepare(job.plan)
         with lift.wires.starting(vm.idle(self._layout, job.plan.machines)):
@@ -174,7 +176,7 @@ class QemuProvider(Provider):
             vm.open_way_in(self._layout, plan, record, session)
 
     def disk_use(self) -> int:
-        return allocated(self._layout.workdir)
+        return allocated(self._layout.workdir) - bases.borrowed(self._layout)
 
     def uses(self) -> frozenset[Path]:
         folders = self._layout.machines.glob("*/") if self._layout.machines.exists() else ()
@@ -189,12 +191,11 @@ class QemuProvider(Provider):
             self._layout.prepare()
             self._wires(kind).prepare(plan)
 
-        def start(record: records.MachineRecord) -> records.MachineRecord:
+        def starter(record: records.MachineRecord) -> Starter:
             name = accelerator(record.boot_image.kernel).name
-            starter = Starter(self._layout, self._wires(kind), plan, name, self._runner, self.listener)
-            return starter.start_still(plan.machine(record.name), record)
+            return Starter(self._layout, self._wires(kind), plan, name, self._runner, self.listener)
 
-        return QemuCheckpoints(self._layout, plan, self._runner, prepare=prepare, start=start)
+        return QemuCheckpoints(self._layout, plan, self._runner, prepare=prepare, starter=starter)
 
     def freight(self, job: Job) -> QemuFreight:
         def lift(stop: Stop) -> Lift:

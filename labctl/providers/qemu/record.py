@@ -27,6 +27,8 @@ class MachineRecord:
     are done. complete: the last ``up`` finished with it. template: the template that its disk was copied from, while it
     has not run since; ``""`` afterwards. copied: its process began as a copy of a template, not with a boot. booted:
     why it began with a boot where others begin as copies, for people; ``""`` for a copy and where that needs no words.
+    base: what is kept of the template that its process has its memory from, ``""`` for none. filling: its process is
+    being given a memory, and must not move with what it has of that so far.
     """
 
     name: str
@@ -44,6 +46,8 @@ class MachineRecord:
     template: str = ""
     copied: bool = False
     booted: str = ""
+    base: str = ""
+    filling: bool = False
 
     @property
     def process(self) -> ProcessId | None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from labctl.errors import ProviderError
@@ -16,10 +16,11 @@ from labctl.host.files import write_atomic
 from labctl.host.processes import ProcessId
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan
+from labctl.providers.qemu import bases, streams, vm
 from labctl.providers.qemu import record as records
-from labctl.providers.qemu import streams, vm
 from labctl.providers.qemu import template as templates
 from labctl.providers.qemu.argv import Ram, Seat, machine_argv
+from labctl.providers.qemu.bases import Base
 from labctl.providers.qemu.layout import Layout, MachineFiles
 from labctl.providers.qemu.qmp import Monitor, RefusedError
 from labctl.providers.qemu.record import MachineRecord
@@ -29,6 +30,8 @@ from labctl.providers.qemu.wires import Wires
 _START_SECONDS = 15.0
 _COPY_TRIES = 2
 _END_SECONDS = 1.0
+Fill = Callable[[Monitor, ProcessId], None]
+"""Gives a machine that has not moved its memory and the state of its devices. Raises ProviderError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class _Failure:
 
     why: str
     refused: bool
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,20 @@ class Starter:
         """Start a machine that does not move until ``vm.go_on``, for a snapshot to be loaded. Raises ProviderError."""
         return self._booted(machine, record, still=True)
 
+    def start_filled(self, machine: MachinePlan, record: MachineRecord, base: Base, fill: Fill) -> MachineRecord:
+        """Start a machine that has its memory from ``base`` and stands still with what ``fill`` makes of that.
+
+        Raises ProviderError.
+        """
+        begun = self._try(machine, record, base, still=True, fill=fill)
+        if isinstance(begun, MachineRecord):
+            return begun
+        if isinstance(begun.error, ProviderError):
+            raise ProviderError(
+                f"{machine.name}: {begun.error.brief}", details=begun.error.details or begun.why
+            ) from begun.error
+        raise ProviderError(f"{machine.name} does not start", details=begun.why) from begun.error
+
     def _copied(self, machine: MachinePlan, record: MachineRecord, template: Template) -> MachineRecord | None:
         """Begin as a copy, or None, of which ``listener`` is told.
 
@@ -79,7 +97,11 @@ class Starter:
         for tries in range(_COPY_TRIES):
             if not template.there():  # another machine has dropped it, and a third one may be making it anew
                 break
-            begun = self._try(machine, record, template)
+            try:
+                base = bases.keep(self.layout, template)
+            except FileNotFoundError:
+                break
+            begun = self._try(machine, record, base)
             if isinstance(begun, MachineRecord):
                 return begun
             failure = begun
@@ -97,7 +119,13 @@ class Starter:
         raise ProviderError(f"{machine.name} does not start", details=details, hint=f"QEMU's whole log: {log}")
 
     def _try(
-        self, machine: MachinePlan, record: MachineRecord, template: Template | None, *, still: bool = False
+        self,
+        machine: MachinePlan,
+        record: MachineRecord,
+        base: Base | None,
+        *,
+        still: bool = False,
+        fill: Fill | None = None,
     ) -> MachineRecord | _Failure:
         """Start a process on a free port."""
         files = self.layout.machine(machine.name)
@@ -107,33 +135,41 @@ class Starter:
             tries = vm.first(record.port, tries)
         for _, port in zip(range(vm.PORT_TRIES), tries, strict=False):
             intent = replace(record, wanted="running", pid=None, started=None, hardware=hardware, port=port)
+            intent = replace(intent, base=base.key if base else "", filling=fill is not None)
             records.write(self.layout, intent)
-            process = self._spawn(machine, intent, Ram(template.ram, shared=False) if template else None, still)
+            process = self._spawn(machine, intent, Ram(base.ram, shared=False) if base else None, still)
             try:
-                return self._begun(intent, process, files, template)
+                return self._begun(intent, process, files, base, fill)
             except (ProviderError, OSError) as error:
                 refused = _ended(process) or isinstance(error, RefusedError)
                 if "host forwarding rule" not in vm.tail(files.log):
-                    return _Failure(_words(files, error), refused)
+                    return _Failure(_words(files, error), refused, error)
             # Somebody else has taken the port meanwhile: the next one.
         return _Failure("no loopback port is free", refused=False)
 
     def _begun(
-        self, record: MachineRecord, process: subprocess.Popen[bytes], files: MachineFiles, template: Template | None
+        self,
+        record: MachineRecord,
+        process: subprocess.Popen[bytes],
+        files: MachineFiles,
+        base: Base | None,
+        fill: Fill | None,
     ) -> MachineRecord:
         """Note a process that serves; a copy moves only then, so that what is noted is never behind what it did.
 
         Raises ProviderError, OSError.
         """
-        with _served(process, files) as session:
-            if template is not None:
-                with template.state.open("rb") as state:
-                    templates.load(session, state.fileno())
+        with served(process, files) as session:
             found = ProcessId.of(process.pid)
             if found is None:
                 raise ProviderError("the process ended")
-            if template is None:
-                return records.write(self.layout, vm.noted(record, found))
+            if fill is not None:
+                fill(session, found)
+            elif base is not None:
+                with base.state.open("rb") as state:
+                    templates.load(session, state.fileno())
+            if base is None or fill is not None:
+                return records.write(self.layout, vm.noted(replace(record, filling=False), found))
             copy = replace(record, template="", copied=True, booted="")
             copy = records.write(self.layout, vm.noted(copy, found))
             vm.let_go_on(session)
@@ -158,7 +194,7 @@ class Starter:
 
 
 @contextlib.contextmanager
-def _served(process: subprocess.Popen[bytes], files: MachineFiles) -> Iterator[Monitor]:
+def served(process: subprocess.Popen[bytes], files: MachineFiles) -> Iterator[Monitor]:
     """A session with a QEMU that has set everything up, which its answer shows. Raises ProviderError."""
     deadline = time.monotonic() + _START_SECONDS
     while True:

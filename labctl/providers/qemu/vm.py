@@ -101,7 +101,7 @@ def stop(
     streams.remove(files.agent)
     for path in (files.monitor, files.console, files.pid):
         path.unlink(missing_ok=True)
-    return records.write(layout, noted(record, None))
+    return records.write(layout, replace(noted(record, None), base="", filling=False))
 
 
 def hardware_digest(plan: LabPlan, machine: MachinePlan, wires: Wires) -> str:
