@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from labctl.errors import ProviderError
-from labctl.providers.qemu.checkpoints import run_job
+from labctl.providers.qemu.checkpoints import beside, run_job
 from tests.support.command import Labctl
 from tests.support.guests import BOTH, Guests, until
 
@@ -108,16 +108,27 @@ def test_a_snapshot_that_is_missing_in_one_disk_is_noticed_before_anything_is_ch
     assert guests.marks() == WELL
 
 
-def test_memory_that_is_damaged_is_an_error_from_which_ways_lead_on(guests: Guests) -> None:
+def spoil(file: Path, begin: int = 0) -> None:
+    """Write over half of a file from there on."""
+    size = file.stat().st_size - begin
+    with file.open("r+b") as opened:
+        opened.seek(begin + size // 4)
+        opened.write(os.urandom(size // 2))
+
+
+@pytest.mark.parametrize("where", ["beside the disk", "within the disk"])
+def test_memory_that_is_damaged_is_an_error_from_which_ways_lead_on(guests: Guests, where: str) -> None:
     """Half a memory must not run: the machine stands still or is ended, and another checkpoint brings it back."""
-    guests.save("third")  # takes the room of those that are gone
-    before = guests.overlay().stat().st_size
-    guests.save("spoilt")
-    behind = guests.overlay().stat().st_size
-    assert behind - before > 32 << 20, "the memory is not where this test looks for it"
-    with guests.overlay().open("r+b") as disk:
-        disk.seek(before + (behind - before) // 4)
-        disk.write(os.urandom((behind - before) // 2))
+    if where == "within the disk":
+        guests.blindly("save", "third")  # takes the room of those that are gone
+        before = guests.overlay().stat().st_size
+        guests.blindly("save", "spoilt")
+        assert guests.overlay().stat().st_size - before > 32 << 20, "the memory is not where this test looks for it"
+        spoil(guests.overlay(), before)
+    else:
+        guests.save("third")
+        guests.save("spoilt")
+        spoil(beside(guests.layout, "two", guests.key("spoilt")).pages)
     words = guests.refused("restore", "spoilt")
     assert "two could not be restored" in words
     assert "another checkpoint" in words
@@ -135,6 +146,7 @@ def test_memory_that_is_damaged_is_an_error_from_which_ways_lead_on(guests: Gues
     assert [guests.sh(machine, "hostname") for machine in BOTH] == list(BOTH)
     guests.restore("first")
     assert guests.marks() == WELL
+    guests.labctl.run("snapshot", "delete", "third", guests.folder)
 
 
 def test_a_disk_that_was_cut_off_is_an_error_and_destroy_leaves_nothing(guests: Guests) -> None:
