@@ -76,11 +76,26 @@ class BridgeWires(Wires):
             if machine.name not in self._made:
                 self._make(namespace, plan, machine)
             fds = self._made.pop(machine.name)
-        netdevs = {
-            interface.device: option("tap", id=f"net-{interface.device}", fd=fd, vhost="off")
-            for interface, fd in zip(machine.interfaces, fds, strict=True)
-        }
-        return Attachment(netdevs, tuple(fds))
+        return _attachment(machine, fds)
+
+    @contextlib.contextmanager
+    def aside(self, machine: MachinePlan, folder: Path) -> Iterator[Attachment]:
+        """Taps again: the state of a NIC on a tap can only be loaded where there is one. They are in no namespace that
+        anybody knows."""
+        marker = folder / "aside"
+        write_atomic(marker, b"", durable=False)
+        user = bridge_trial.needs_user_namespace()
+        namespace = netns.create(marker, user=user, runner=self._runner, passing=True)
+        fds: list[int] = []
+        try:
+            if machine.interfaces:
+                taps: list[Action] = [("tap", f"aside{number}") for number in range(len(machine.interfaces))]
+                _, fds = netns_run(namespace, taps, self._runner)
+            yield _attachment(machine, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+            namespace.holder.stop(grace=1)
 
     def _make(self, namespace: Namespace, plan: LabPlan, machine: MachinePlan) -> None:
         """Make the taps of a machine, and with them those of the machines that start next: the way inside costs more
@@ -221,6 +236,14 @@ class BridgeWires(Wires):
         for process, argv in marked(str(self._marker)):
             if Path(argv[0]).name in ("tail", "unshare") and argv[-1] == str(self._marker):
                 yield process
+
+
+def _attachment(machine: MachinePlan, fds: Sequence[int]) -> Attachment:
+    netdevs = {
+        interface.device: option("tap", id=f"net-{interface.device}", fd=fd, vhost="off")
+        for interface, fd in zip(machine.interfaces, fds, strict=True)
+    }
+    return Attachment(netdevs, tuple(fds))
 
 
 def _first(machines: Iterable[MachinePlan], most: int) -> list[MachinePlan]:

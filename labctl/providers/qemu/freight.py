@@ -25,6 +25,7 @@ from labctl.providers.qemu.checkpoints import Note, note_file
 from labctl.providers.qemu.layout import Layout, MachineFiles
 from labctl.providers.qemu.lift import Lift
 from labctl.providers.qemu.record import MachineRecord
+from labctl.providers.qemu.wires import Wires
 from labctl.providers.workers import Stop, in_waves, raise_failures
 from labctl.spec.files import read_lab_file
 
@@ -32,7 +33,7 @@ _CHECK_SECONDS = 600.0
 
 
 class QemuFreight(Freight):
-    """Freight of an instance. accelerator: tells it when it is asked for. lift: makes what brings machines up."""
+    """Freight of an instance. wires, accelerator: tell it when asked. lift: makes what brings machines up."""
 
     def __init__(
         self,
@@ -40,11 +41,12 @@ class QemuFreight(Freight):
         job: Job,
         runner: Runner,
         *,
+        wires: Callable[[], Wires],
         accelerator: Callable[[], str],
         lift: Callable[[Stop], Lift],
     ) -> None:
         self._layout, self._job, self._runner = layout, job, runner
-        self._accelerator, self._lift = accelerator, lift
+        self._wires, self._accelerator, self._lift = wires, accelerator, lift
 
     def pack(self, machine: str, key: str, folder: Path) -> Crate:
         note = Note.read(self._layout, machine, key)
@@ -58,7 +60,7 @@ class QemuFreight(Freight):
             packed.append(folder / f"{machine}.{number}")
             offcut.write(disk, key, packed[-1])
         if note.base:
-            within.take_in(self._layout, self._job.plan, note, key, packed[0], runner=self._runner)
+            within.take_in(self._layout, self._wires(), self._job.plan, note, key, packed[0], runner=self._runner)
         return Crate(tuple(packed), note.needs)
 
     def offers(self, machine: str) -> Mapping[str, str]:

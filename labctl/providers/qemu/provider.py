@@ -203,7 +203,14 @@ class QemuProvider(Provider):
             return self._lift(job, stop)
 
         accelerator = functools.cache(lambda: self._accelerator(job))
-        return QemuFreight(self._layout, job, self._runner, accelerator=accelerator, lift=lift)
+        return QemuFreight(
+            self._layout,
+            job,
+            self._runner,
+            wires=lambda: self._wires(self._noted_kind() or self._kind(job.plan)),
+            accelerator=accelerator,
+            lift=lift,
+        )
 
     def console(self, plan: LabPlan, machine: str) -> Path | None:
         self._running(plan, machine)

@@ -12,12 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from labctl.errors import HostError, UsageError
 from labctl.host.runner import Runner
 from labctl.plan.model import LabPlan, MachinePlan, NetworkPlan
 from labctl.providers.qemu.layout import Layout
+from labctl.providers.qemu.options import option
 
 Kind = Literal["bridge", "hub"]
 
@@ -70,6 +72,18 @@ class Wires(ABC):
         """
         _ = machines
         return contextlib.nullcontext()
+
+    def aside(self, machine: MachinePlan, folder: Path) -> contextlib.AbstractContextManager[Attachment]:
+        """Ends like those of ``attach`` that lead nowhere, while the block lasts, for a machine that does not move.
+
+        folder: for what they need meanwhile. The descriptors are closed after the block.
+        """
+        _ = folder
+        ends = {
+            interface.device: option("hubport", id=f"net-{interface.device}", hubid=1 + number)
+            for number, interface in enumerate(machine.interfaces)
+        }
+        return contextlib.nullcontext(Attachment(ends))
 
     @abstractmethod
     def ports(self, plan: LabPlan) -> Mapping[str, str]:
