@@ -246,14 +246,17 @@ def test_kill_at_any_moment_then_up_then_restore(guests: Guests, tmp_path: Path)
 @pytest.mark.parametrize("when", ["before it stands still", "while it is saved"])
 def test_a_qemu_that_dies_at_the_barrier_is_said_and_the_others_go_on(guests: Guests, when: str) -> None:
     guests.mark("before")
-    victim, size = psutil.Process(guests.pid()), guests.overlay().stat().st_blocks
+    victim, folder = psutil.Process(guests.pid()), guests.overlay().parent
     with guests.labctl.start("snapshot", "save", "lost", guests.folder) as saving:
         if when == "before it stands still":
             until(lambda: len(guests.manifests()) > 1 or saving.poll() is not None)
         else:
-            until(lambda: guests.overlay().stat().st_blocks - size > 8192 or saving.poll() is not None)
+            until(lambda: any(folder.glob(".labctl-*.raw")) or saving.poll() is not None, every=0.0005)
         assert saving.poll() is None, "it was never saved"
+        labctl = psutil.Process(saving.pid)
+        labctl.suspend()  # or it is done before the other is dead
         victim.kill()
+        labctl.resume()
         _out, words = saving.communicate(timeout=240)
     assert saving.returncode == 1
     assert "two: QEMU " in words.decode(), "it says whose"

@@ -197,6 +197,8 @@ class Guests:
         for machine in self.layout.known_machines():
             notes = {path.stem for path in self.layout.machine(machine).folder.glob("labctl-*.json")}
             assert notes == self.snapshots(machine), f"notes and snapshots of {machine} differ"
+            beside = {path.name.partition(".")[0] for path in self.layout.machine(machine).folder.glob("labctl-*")}
+            assert beside == notes, f"{machine} has files of no snapshot"
             found[machine] = notes
         return found
 

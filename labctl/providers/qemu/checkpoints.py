@@ -206,7 +206,8 @@ class QemuCheckpoints(Checkpoints):
         record = self._record(machine)
         process = vm.find(self._layout, record)
         # a copy is given its memory before it has moved, so with a process of its own
-        if process is not None and (not running or note.base or record.hardware != saved.hardware):
+        afresh = bool(note.base) or record.filling or record.hardware != saved.hardware
+        if process is not None and (afresh or not running):
             record, process = vm.stop(self._layout, record, graceful=False), None
         record = replace(record, **{name: getattr(saved, name) for name in _OF_THE_GUEST})
         if not running:
@@ -246,7 +247,7 @@ class QemuCheckpoints(Checkpoints):
                 lambda session, process: memory.load(session, process.pid, base, kept),
             )
         except ProviderError:
-            vm.stop(self._layout, record, graceful=False)
+            vm.stop(self._layout, self._record(machine), graceful=False)
             raise
 
     def delete(self, machine: str, key: str) -> None:
@@ -314,10 +315,9 @@ class QemuCheckpoints(Checkpoints):
             note = Note.read(self._layout, record.name, key)
         except ProviderError:
             return False
-        if note.base and (bases.find(self._layout, note.base) is None):
+        if note.base and not (bases.find(self._layout, note.base) and beside(self._layout, record.name, key).there()):
             return False
-        there = not note.base or beside(self._layout, record.name, key).there()
-        return there and note.record.disk == record.disk
+        return note.record.disk == record.disk
 
     def sizes(self, machine: str) -> Mapping[str, SnapshotSize]:
         found: dict[str, SnapshotSize] = {}
