@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -173,3 +174,39 @@ def test_a_save_that_is_killed_leaves_nothing_that_stays(guests: Guests) -> None
     assert not list(folder.glob(".labctl-*"))
     assert subprocess.run(["ls", "-ln", str(folder)], capture_output=True, check=True).stdout.count(b"-rw-------") >= 6
     guests.labctl.run("snapshot", "delete", "next", guests.folder)
+
+
+_CUT_SHORT = """
+import os, signal
+from labctl.providers.qemu import template
+template.load = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from labctl.__main__ import main
+main()
+"""
+
+
+def test_a_machine_with_half_of_its_memory_does_not_move(guests: Guests) -> None:
+    """A labctl is killed when it has put the pages into the processes and not the state of the devices."""
+    guests.save("cut")
+
+    def cut_short() -> None:
+        argv = (sys.executable, "-c", _CUT_SHORT, "snapshot", "restore", "cut", str(guests.folder))
+        with guests.labctl.spawn(*argv) as process:
+            process.communicate(timeout=240)
+        assert process.returncode == -9
+        assert guests.state() == "interrupted"
+        assert "running" not in guests.states().values()
+
+    cut_short()
+    guests.up()
+    assert guests.marks() == WELL
+    cut_short()
+    guests.restore("clean")
+    assert guests.marks() == WELL
+    cut_short()
+    guests.labctl.run("snapshot", "delete", "cut", guests.folder)
+    guests.up()
+    for machine in BOTH:
+        assert guests.sh(machine, "cat /root/disk; [ ! -e /run/memory ]") == "before"
+    guests.restore("clean")
+    assert guests.marks() == WELL

@@ -255,6 +255,8 @@ class QemuCheckpoints(Checkpoints):
         self._clear(machine)
         if record is None or not self._layout.machine(machine).overlay.exists():
             return
+        if record.filling:  # it does not let its disk be changed, and is of no use
+            record = vm.stop(self._layout, record, graceful=False)
         if vm.find(self._layout, record) is not None:
             with self._monitor(machine) as session:
                 run_job(session, "snapshot-delete", tag=key, devices=self._nodes(machine))
