@@ -15,16 +15,22 @@ pytestmark = pytest.mark.integration
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
 
 
+# Starts a program and never asks what became of it.
+CARELESS = "import subprocess, time; print(subprocess.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="nobody has to collect a process there")
 def test_a_process_that_nobody_collects_has_ended() -> None:
-    with subprocess.Popen(["sleep", "60"]) as process:
-        found = ProcessId.of(process.pid)
+    with subprocess.Popen([sys.executable, "-c", CARELESS], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        found = ProcessId.of(int(parent.stdout.readline()))
         assert found is not None
         began = time.monotonic()
         found.stop(grace=20)
         assert time.monotonic() - began < 10
         assert not found.alive()
         found.stop()
+        parent.kill()
 
 
 def test_a_process_that_does_not_listen_is_killed() -> None:
