@@ -73,10 +73,19 @@ def test_a_program_runs_while_the_cable_is_out(guest: Guest) -> None:
     said = cut_off.run(guest.execute, guest.plug, guest.mac, argv, stdin=b"asked\n", seconds=1, timeout=30)
     assert said == ExecResult(3, b"asked\n0\n", b"beside\n")
     assert guest.plugged == [True, False, True, False]
-    slow = ["sh", "-c", "sleep 4; echo late"]
-    said = cut_off.run(guest.execute, guest.plug, guest.mac, slow, stdin=b"", seconds=1, timeout=30)
-    assert said.stdout == b"late\n"
     assert not guest.plugged[-1]
+
+
+def test_what_was_at_work_when_somebody_looked_is_not_believed(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cut_off, "_PATIENCE", 0.0)
+    slow = ["sh", "-c", "sleep 4; echo late"]
+    with pytest.raises(GuestError, match="the cable was put in while it was at work"):
+        cut_off.run(guest.execute, guest.plug, guest.mac, slow, stdin=b"", seconds=1, timeout=30)
+    assert guest.plugged.count(True) > 2
+    assert not guest.plugged[-1]
+    guest.plug(True)
+    left = ["sh", "-c", "for one in /run/labctl-*/code; do echo $one; done"]
+    assert guest.execute(left, stdin=b"", timeout=60).stdout == b"/run/labctl-*/code\n", "it was fetched all the same"
 
 
 def test_a_guest_that_does_not_answer_is_an_error_and_its_cable_stays_out(

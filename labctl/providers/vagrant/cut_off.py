@@ -16,6 +16,7 @@ from labctl.providers.base import ExecResult
 
 _REACH_SECONDS = 90.0  # a guest whose NIC was just plugged in may need a while to be there again
 _POLL_SECONDS = 1.0
+_PATIENCE = 3.0  # times what it took to start a program, a slow guest is left alone before anybody looks
 _NOT_YET = 99
 
 # Arguments: a name for this program, the management NIC's MAC, the program's words. The outer shell ends at once.
@@ -76,18 +77,25 @@ def run(
     """Run a program in a machine while its cable is out; it is out afterwards, whatever happens.
 
     plug: plugs the cable in or pulls it. mac: of the management NIC. seconds: how long the program is left alone before
-    anybody looks; timeout: when it is given up. Raises GuestError.
+    anybody looks, at the least; timeout: when it is given up. Raises GuestError, also where the program was still at
+    work when somebody looked: what it says then is not of a machine that is cut off.
     """
     name = secrets.token_hex(6)
-    deadline = time.monotonic() + timeout + 2 * _REACH_SECONDS
+    began = time.monotonic()
+    deadline = began + timeout + 2 * _REACH_SECONDS
     _plugged(execute, plug, ["sh", "-c", _BEGIN, "labctl", name, mac, *argv], stdin)
+    left_alone, disturbed = max(seconds, _PATIENCE * (time.monotonic() - began)), False
     while True:
-        time.sleep(seconds)
+        time.sleep(left_alone)
         said = _plugged(execute, plug, ["sh", "-c", _COLLECT, "labctl", name], b"")
         if said.code != _NOT_YET:
-            return _read(said)
+            break
         if time.monotonic() > deadline:
             raise GuestError(f"{argv[0]} did not end within {timeout:g} s in the guest")
+        left_alone, disturbed = 2 * left_alone, True
+    if disturbed:
+        raise GuestError(f"{argv[0]} took so long in the guest that the cable was put in while it was at work")
+    return _read(said)
 
 
 def _plugged(execute: Execute, plug: Callable[[bool], None], argv: Sequence[str], stdin: bytes) -> ExecResult:
