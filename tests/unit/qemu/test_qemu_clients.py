@@ -356,3 +356,23 @@ def test_a_guest_that_never_stops_talking_is_not_listened_to(serve: Callable[...
     answer = synchronised(lambda r: said(7 if r["execute"] == "guest-file-open" else {"buf-b64": much, "count": 1}))
     with agent(serve(answer), timeout=5) as session, pytest.raises(GuestError, match="says more"):
         waiting._heard(session, 7, timeout=60)
+
+
+def test_a_job_is_at_its_end_when_qemu_says_so_of_this_one(serve: Callable[..., Path]) -> None:
+    """Also before the answer to the command that began it."""
+
+    def event(job: str, status: str) -> bytes:
+        data = {"id": job, "status": status}
+        return json.dumps({"event": "JOB_STATUS_CHANGE", "data": data}).encode() + b"\n"
+
+    def answer(request: dict[str, Any]) -> bytes:
+        if request["execute"] != "snapshot-save":
+            return said({})
+        return event("quick", "concluded") + said({}) + event("other", "concluded") + event("slow", "running")
+
+    session = Monitor(serve(answer, b'{"QMP": {}}\n'))
+    session.execute("snapshot-save")
+    assert session.concluded("quick", 0)
+    assert not session.concluded("slow", 0.2)
+    assert session.concluded("other", 5)
+    session.close()
