@@ -10,35 +10,13 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from labctl.host.files import private_folder, remove_tree
 from labctl.providers.qemu.layout import Layout
-from labctl.providers.qemu.template import Template
+from labctl.providers.qemu.template import Base, Template
 
 _UNFINISHED = "."
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """A template's memory and the state of its devices. key: names it in the instance; ``""`` where that has no name
-    for it, and it goes with the template."""
-
-    folder: Path
-    key: str = ""
-
-    @property
-    def ram(self) -> Path:
-        return self.folder / "ram"
-
-    @property
-    def state(self) -> Path:
-        return self.folder / "state"
-
-    def there(self) -> bool:
-        """Whether it is whole."""
-        return self.ram.exists() and self.state.exists()
 
 
 def keep(layout: Layout, template: Template) -> Base:
@@ -49,7 +27,7 @@ def keep(layout: Layout, template: Template) -> Base:
     """
     before = template.folder.stat().st_ino
     # a template that is made anew under the same name is another one; the number is taken as long as there is a link
-    key = f"{template.key}-{template.ram.stat().st_ino:x}"
+    key = f"{template.key}-{template.base.ram.stat().st_ino:x}"
     base = find(layout, key)
     if base is not None:
         return base
@@ -64,10 +42,10 @@ def keep(layout: Layout, template: Template) -> Base:
     except FileNotFoundError:
         raise
     except OSError:
-        return Base(template.folder)
+        return template.base
     finally:
         remove_tree(folder)
-    return find(layout, key) or Base(template.folder)
+    return find(layout, key) or template.base
 
 
 def find(layout: Layout, key: str) -> Base | None:

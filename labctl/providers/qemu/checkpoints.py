@@ -29,12 +29,12 @@ from labctl.plan.model import LabPlan
 from labctl.providers.base import Checkpoints, SnapshotSize
 from labctl.providers.qemu import bases, disks, habitat, memory, shares, vm, way_in
 from labctl.providers.qemu import record as records
-from labctl.providers.qemu.bases import Base
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.memory import Kept
 from labctl.providers.qemu.qmp import Monitor, RefusedError, monitor
 from labctl.providers.qemu.record import MachineRecord
 from labctl.providers.qemu.start import Starter
+from labctl.providers.qemu.template import Base
 from labctl.providers.workers import Stop, each, raise_failures
 
 _JOBS = 16

@@ -30,8 +30,8 @@ from labctl.host import memory
 from labctl.host.files import explained, write_atomic
 from labctl.host.memory import PAGE, Mapped, Opened, Runs
 from labctl.providers.qemu import template as templates
-from labctl.providers.qemu.bases import Base
 from labctl.providers.qemu.qmp import Monitor, RefusedError
+from labctl.providers.qemu.template import Base
 
 _MAGIC, _FORMAT = b"labctl-m", 1
 _HEAD = struct.Struct("<8sIIQIQ")  # magic, format, page size, size of the memory, CRC-32 of the devices, number of runs

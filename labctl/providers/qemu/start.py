@@ -20,11 +20,10 @@ from labctl.providers.qemu import bases, streams, vm
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu import template as templates
 from labctl.providers.qemu.argv import Ram, Seat, machine_argv
-from labctl.providers.qemu.bases import Base
 from labctl.providers.qemu.layout import Layout, MachineFiles
 from labctl.providers.qemu.qmp import Monitor, RefusedError
 from labctl.providers.qemu.record import MachineRecord
-from labctl.providers.qemu.template import Template
+from labctl.providers.qemu.template import Base, Template
 from labctl.providers.qemu.wires import Wires
 
 _START_SECONDS = 15.0

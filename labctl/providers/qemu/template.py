@@ -49,6 +49,27 @@ _LEAST_FREE = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """A memory and the state of its devices, as a template has them. key: names it in an instance that keeps it for
+    itself; ``""`` where it goes with the template."""
+
+    folder: Path
+    key: str = ""
+
+    @property
+    def ram(self) -> Path:
+        return self.folder / "ram"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    def there(self) -> bool:
+        """Whether it is whole."""
+        return self.ram.exists() and self.state.exists()
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
     """A template on disk: whole, or not there."""
 
@@ -60,12 +81,9 @@ class Template:
         return _root() / self.key
 
     @property
-    def ram(self) -> Path:
-        return self.folder / "ram"
-
-    @property
-    def state(self) -> Path:
-        return self.folder / "state"
+    def base(self) -> Base:
+        """What a machine's process begins with."""
+        return Base(self.folder)
 
     @property
     def disk(self) -> Path:
@@ -74,7 +92,7 @@ class Template:
 
     def there(self) -> bool:
         """Whether a machine can start from it; also notes that it is in use."""
-        found = all(path.exists() for path in (self.ram, self.state, self.disk))
+        found = self.base.there() and self.disk.exists()
         if found:
             with contextlib.suppress(OSError):
                 os.utime(self.folder)

@@ -26,7 +26,7 @@ _ANSWER_LIMIT = 256 << 10
 _PIECE = 16 << 10
 # Nobody else comes by this door: a labctl that was killed may have left half a message in it. RNDRESEEDCRNG is of
 # random(4), and number 227 of a 64-bit x86 is clock_settime. The clock of the hardware says how late the message is.
-RENEW = r"""
+_RENEW = r"""
 unlink "$door.opens";
 $/ = "\0";
 my ($now, $nano, $seed) = (<STDIN> // "") =~ m{^(\d+)\.(\d{9}) ([0-9a-f]+)\0\z} or die "labctl: no message\n";
@@ -40,7 +40,7 @@ if (open(my $clock, "<", "/sys/class/rtc/rtc0/since_epoch")) {
 }
 syscall(227, 0, pack("q2", $now, $nano)) == 0 or die "labctl: no clock: $!\n";
 """
-_PERL = f"my $door = '{_DOOR}';{RENEW}{pack.UNPACK}"
+_PERL = f"my $door = '{_DOOR}';{_RENEW}{pack.UNPACK}"
 # Each ``ip`` holds no end that another one's input could still come from. No script that follows has names like these.
 _WAIT = f"""\
 exec 8<>{_IPS[0]} 9<>{_IPS[1]}

@@ -85,7 +85,7 @@ class Host:
     def make_template(self) -> Template:
         found = template.of(self.plan, self.plan.machines[0], self.image, "tcg")
         found.folder.mkdir(parents=True)
-        for path in (found.ram, found.state, found.disk):
+        for path in (found.base.ram, found.base.state, found.disk):
             path.touch()
         return found
 

@@ -16,11 +16,10 @@ import pytest
 from labctl.errors import HostError, ProviderError
 from labctl.host.memory import PAGE, Mapped, Runs, changed_of, mapped, place_of, size_of
 from labctl.providers.qemu import bases, memory
-from labctl.providers.qemu.bases import Base
 from labctl.providers.qemu.layout import Layout
 from labctl.providers.qemu.memory import Kept
 from labctl.providers.qemu.qmp import RefusedError
-from labctl.providers.qemu.template import Template
+from labctl.providers.qemu.template import Base, Template
 
 pytestmark = pytest.mark.unit
 
@@ -276,7 +275,7 @@ def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Template:
 def remade(template: Template, content: str) -> Template:
     template.drop()
     template.folder.mkdir(parents=True)
-    for path in (template.ram, template.state, template.disk):
+    for path in (template.base.ram, template.base.state, template.disk):
         path.write_text(content)
     return template
 
@@ -312,5 +311,5 @@ def test_without_links_a_copy_begins_with_the_template_itself(
     monkeypatch.setattr(os, "link", refuse)
     layout = Layout.of(tmp_path / "engine")
     found = bases.keep(layout, template)
-    assert (found.key, found.ram, found.state) == ("", template.ram, template.state)
+    assert (found.key, found.ram, found.state) == ("", template.base.ram, template.base.state)
     assert list(layout.bases.iterdir()) == []
