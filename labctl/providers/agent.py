@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from labctl.providers.base import ExecResult, UnfinishedError
 
 ANSWER_SECONDS = 20.0
 _CHUNK = 192 << 10
+_FILE_LIMIT = 16 << 20
+_STILL_THERE_SECONDS = 5.0
 # A program's end is asked for, and each question costs an emulated guest milliseconds.
 _POLL_FIRST, _POLL_LAST, _POLL_SHARE = 0.02, 0.4, 0.1
 
@@ -80,20 +83,62 @@ class GuestAgent(ABC):
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file in the guest, in pieces. Raises GuestError."""
-        self._write(path, content, "wb")
+        with self._opened(path, "wb") as handle:
+            self._write(handle, content)
 
     def write_over(self, path: str, content: bytes) -> None:
         """Write over the beginning of a file that is there. Raises RefusedError where it is not, GuestError."""
-        self._write(path, content, "rb+")
+        with self._opened(path, "rb+") as handle:
+            self._write(handle, content)
 
-    def _write(self, path: str, content: bytes, mode: str) -> None:
+    @contextlib.contextmanager
+    def _opened(self, path: str, mode: str) -> Iterator[int]:
         handle = self.call("guest-file-open", path=path, mode=mode)
         try:
-            for start in range(0, len(content), _CHUNK):
-                piece = base64.b64encode(content[start : start + _CHUNK]).decode()
-                self.call("guest-file-write", handle=handle, buf_b64=piece, timeout=60)
+            yield handle
         finally:
             self.call("guest-file-close", handle=handle)
+
+    def _write(self, handle: int, content: bytes) -> None:
+        for start in range(0, len(content), _CHUNK):
+            piece = base64.b64encode(content[start : start + _CHUNK]).decode()
+            self.call("guest-file-write", handle=handle, buf_b64=piece, timeout=60)
+
+    def ask(self, door: str, question: bytes, *, takes: float = 0, timeout: float) -> bytes | None:
+        """As ``Provider.ask``."""
+        word = secrets.token_hex(8)
+        try:
+            with self._opened(door, "rb+") as handle:
+                self.write(f"{door}.question", question)
+                self._write(handle, f"{word}\n".encode())
+        except RefusedError:
+            return None
+        for left in turns(timeout, takes):
+            with contextlib.suppress(RefusedError):
+                return self.read(f"{door}.{word}")
+            if timeout - left > _STILL_THERE_SECONDS and not self._is_there(door):
+                raise UnfinishedError("who was asked in the guest is gone")
+            if not self.alive():
+                raise UnfinishedError("what was asked was given up")
+        raise UnfinishedError(f"there is no answer within {timeout:g} s from the guest")
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            with self._opened(path, "r"):
+                return True
+        except RefusedError:
+            return False
+
+    def read(self, path: str) -> bytes:
+        """The content of a file in the guest, at most 16 MiB. Raises RefusedError where it is not there, GuestError."""
+        content = b""
+        with self._opened(path, "r") as handle:
+            while len(content) <= _FILE_LIMIT:
+                piece = self.call("guest-file-read", handle=handle, count=_CHUNK)
+                content += _decoded(piece, "buf-b64")
+                if _field(piece, "eof", bool):
+                    return content
+        raise GuestError(f"{path} in the guest is longer than it should be")
 
     def read_on(self, handle: int, size: int) -> bytes:
         """What comes next in a file that ``guest-file-open`` gave; nothing at its present end. Raises GuestError."""
@@ -112,9 +157,13 @@ class GuestAgent(ABC):
                 self.order("guest-shutdown", mode="powerdown")
 
 
-def turns(seconds: float) -> Iterator[float]:
-    """For asking an emulated guest now and then: the seconds that are left, once more when there are none."""
+def turns(seconds: float, takes: float = 0) -> Iterator[float]:
+    """For asking an emulated guest now and then: the seconds that are left, once more when there are none.
+
+    takes: seconds at the start in which it need not be asked.
+    """
     began = time.monotonic()
+    time.sleep(takes)
     while True:
         passed = time.monotonic() - began
         yield max(0.0, seconds - passed)

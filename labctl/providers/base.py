@@ -366,6 +366,19 @@ class Provider(ABC):
         _ = plan, machine, files
         return False
 
+    def ask(
+        self, plan: LabPlan, machine: str, door: str, question: bytes, *, takes: float = 0, timeout: float
+    ) -> bytes | None:
+        """What a program that waits in the guest answers, without another one's being started there.
+
+        The program takes the question from the file ``{door}.question`` as soon as a word comes by the pipe ``door``,
+        and its answer is the file ``{door}.{word}``. None where nobody waits there, or nothing leads there but
+        programs. takes: seconds before which there is hardly an answer; timeout: after which there is none. Raises
+        GuestError; UnfinishedError where it was asked and there is no answer in time.
+        """
+        _ = plan, machine, door, question, takes, timeout
+        return None
+
     def execute_cut_off(
         self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", seconds: float, timeout: float
     ) -> ExecResult:

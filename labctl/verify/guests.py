@@ -33,6 +33,9 @@ class Session(Protocol):
     def run(self, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> ExecResult:
         """Run a program as root in a guest. Raises LabctlError where the guest does not answer in time."""
 
+    def ask(self, machine: str, door: str, question: bytes, *, takes: float = 0, timeout: float = 60) -> bytes | None:
+        """As ``Provider.ask``; None also where the guest does not answer that way. Raises LabctlError."""
+
     def observe(self) -> Observed:
         """Machines and NICs as the engine reports them. Raises LabctlError."""
 
@@ -56,6 +59,7 @@ class GuestSession:
             tempfile.mkdtemp(prefix="labctl-ssh-")
         )  # 0700, and short: a socket's path has 100 characters
         self._hosts: dict[str, Host] = {}
+        self._silent: dict[str, GuestError] = {}  # who did not answer the provider when asked last, and how
         self._lock = threading.Lock()
 
     def __enter__(self) -> GuestSession:
@@ -78,6 +82,16 @@ class GuestSession:
         said = self.host(machine).run(_command(argv), stdin=stdin, timeout=timeout)
         return ExecResult(said.rc, said.stdout_bytes, said.stderr_bytes)
 
+    def ask(self, machine: str, door: str, question: bytes, *, takes: float = 0, timeout: float = 60) -> bytes | None:
+        """As ``Provider.ask``; None also where the guest does not answer that way: the next command goes over SSH."""
+        try:
+            return self._provider.ask(self._plan, machine, door, question, takes=takes, timeout=timeout)
+        except (SealedError, UnfinishedError):
+            raise
+        except GuestError as silent:
+            self._silent[machine] = silent
+            return None
+
     def observe(self) -> Observed:
         """Machines and NICs as the engine reports them."""
         return self._provider.observe(self._plan)
@@ -89,6 +103,8 @@ class GuestSession:
 
     def _execute(self, machine: str, command: str, stdin: bytes, timeout: float) -> ExecResult:
         argv = ["/bin/sh", "-c", command]
+        if silent := self._silent.pop(machine, None):
+            return self._by_ssh(machine, command, stdin, timeout, silent)
         try:
             return self._provider.execute(self._plan, machine, argv, stdin=stdin, timeout=timeout)
         except SealedError:
@@ -99,17 +115,18 @@ class GuestSession:
             )
         except UnfinishedError:
             raise
-        except GuestError as silent:
-            try:
-                endpoint = self._provider.endpoint(self._plan, machine)
-                # one connection for each machine: a port may be the same for all, as 22 is on a management network
-                control = self._sockets / hashlib.sha256(machine.encode()).hexdigest()[:8]
-                return run_as_root(
-                    endpoint, command, stdin=stdin, timeout=timeout, control=control, runner=self._runner
-                )
-            except LabctlError as error:
-                why = f"{silent.brief.removeprefix(f'{machine}: ')}; by SSH: {error.brief}"
-                raise GuestError(f"{machine} does not answer: {why}", details=error.details) from error
+        except GuestError as error:
+            return self._by_ssh(machine, command, stdin, timeout, error)
+
+    def _by_ssh(self, machine: str, command: str, stdin: bytes, timeout: float, silent: GuestError) -> ExecResult:
+        try:
+            endpoint = self._provider.endpoint(self._plan, machine)
+            # one connection for each machine: a port may be the same for all, as 22 is on a management network
+            control = self._sockets / hashlib.sha256(machine.encode()).hexdigest()[:8]
+            return run_as_root(endpoint, command, stdin=stdin, timeout=timeout, control=control, runner=self._runner)
+        except LabctlError as error:
+            why = f"{silent.brief.removeprefix(f'{machine}: ')}; by SSH: {error.brief}"
+            raise GuestError(f"{machine} does not answer: {why}", details=error.details) from error
 
 
 def _command(argv: Sequence[str]) -> str:

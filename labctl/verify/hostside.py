@@ -10,10 +10,10 @@ from ipaddress import ip_address
 
 from labctl.errors import HostError
 from labctl.host.runner import Runner
+from labctl.inside.probing import echo_request
 from labctl.plan.model import LabPlan
 from labctl.verify.agenda import DNS_PORT, LOOPBACK, Door, serves_files
 from labctl.verify.canary import Canaries
-from labctl.verify.inside.probing import echo_request
 from labctl.verify.model import Control
 
 

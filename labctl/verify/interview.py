@@ -1,7 +1,8 @@
 """What is asked of a guest, in what the guest can do: Python where it has that, else a POSIX shell with its tools.
 
-Python is started once and stays; a shell hands it the later tasks. The shell's own program is started for each task.
-Both do the same tasks and print the same lines. A shell neither puts bare frames on a wire nor hears them, and it may
+A Python that waits in the guest is asked by way of the provider. Where none does, one is started, which stays; a shell
+hands it the later tasks. The shell's own program is started for each task. All do the same tasks and give the same
+lines. A shell neither puts bare frames on a wire nor hears them, and it may
 lack the tools for some probes: it says so of each of these, and nobody else needs to know which program it was.
 """
 
@@ -14,9 +15,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
 
+from labctl import inside
 from labctl.plan.model import LabPlan
 from labctl.providers.base import ExecResult
-from labctl.verify import answers, inside
+from labctl.verify import answers
 from labctl.verify.agenda import Door, Probe
 from labctl.verify.errands import Errands
 from labctl.verify.guests import Session
@@ -44,7 +46,8 @@ _ADDRESS = re.compile(r"[0-9a-f.:]{2,45}")  # without a scope, which could be an
 
 @dataclass(frozen=True, slots=True)
 class _Resident:
-    """A process that waits in a guest. specs: its probes by id."""
+    """A process that stays in a guest. pipes: how a shell asks it; none where it is at the door. specs: its probes by
+    id."""
 
     pipes: tuple[str, ...]
     specs: Mapping[int, tuple[Any, ...]]
@@ -91,7 +94,8 @@ class Interview:
             known = self._residents[name].specs
             some = None if known.keys() == set(ids) else ids
             task = ("probe", some, [spec for spec in specs if spec != known.get(spec[0])])
-            return answers.batch(self._ask(name, task, _START + PATIENT * (1 + len(probes) // _BATCH)), ids)
+            most = _START + PATIENT * (1 + len(probes) // _BATCH)
+            return answers.batch(self._ask(name, task, most, takes=QUICK), ids)
         gateway = self._gateway(probes)
         lines = [f"device {_one(_DEVICE, device)} {_one(_MAC, mac)}" for device, mac in self._devices(name)]
         lines += [f"gateway {_one(_DEVICE, gateway[0])} {ip_address(gateway[1])}"] if gateway else []
@@ -136,8 +140,12 @@ class Interview:
         devices, tasks = self._devices(name), self.tasks
         batch = (QUICK, PATIENT, self._gateway(probes), devices, list(specs.values()), _as_text(tasks.batch(name)))
         first, filters = _as_text(tasks.first(name)), _as_text(tasks.filters(name))
-        program = inside.resident(seconds, token, wanted, devices, first, filters, batch)
-        result = self.session.run(name, PYTHON, stdin=program.encode(), timeout=_START)
+        task = (seconds, token, wanted, devices, first, filters, batch)
+        said = self._at_the_door(name, ("listen", *task), _START)
+        if said is not None:
+            self._residents[name] = _Resident((), specs)
+            return answers.opened(said, len(doors)).doors
+        result = self.session.run(name, PYTHON, stdin=inside.resident(*task).encode(), timeout=_START)
         if result.code in _NO_PROGRAM:
             self.deaf[name] = NO_FRAMES
             return None
@@ -147,13 +155,20 @@ class Interview:
         self._residents[name] = _Resident(opened.pipes, specs)
         return opened.doors
 
-    def _ask(self, name: str, task: tuple[Any, ...], timeout: float) -> bytes:
-        """Have the resident of a guest do a task, a literal of numbers and of texts that labctl made itself."""
-        argv = (*inside.ASK, *self._residents[name].pipes)
-        said = _good(self.session.run(name, argv, stdin=f"{task!r}\n".encode(), timeout=timeout))
-        if said.startswith(b"!"):
-            raise answers.BadAnswer(f"the probe program failed: {answers.plain(said[1:500].decode(errors='replace'))}")
+    def _ask(self, name: str, task: tuple[Any, ...], timeout: float, *, takes: float = 0) -> bytes:
+        """Have the resident of a guest do a task of numbers and of texts that labctl made itself."""
+        if pipes := self._residents[name].pipes:
+            line = f"{inside.marshalled(*task).hex()}\n"
+            return _line(_good(self.session.run(name, (*inside.ASK, *pipes), stdin=line.encode(), timeout=timeout)))
+        said = self._at_the_door(name, task, timeout, takes=takes)
+        if said is None:
+            raise answers.BadAnswer("the probe program is gone")
         return said
+
+    def _at_the_door(self, name: str, task: tuple[Any, ...], timeout: float, *, takes: float = 0) -> bytes | None:
+        """Have the program that waits in a guest do a task; None where none waits."""
+        said = self.session.ask(name, inside.door(), inside.marshalled(*task), takes=takes, timeout=timeout)
+        return None if said is None else _line(said)
 
     def _shell(self, name: str, mode: str, lines: Sequence[str], timeout: float) -> bytes:
         """Run the shell program; its task is data on standard input and nowhere else."""
@@ -171,6 +186,12 @@ def _good(result: ExecResult) -> bytes:
         last = (result.stderr[-2000:].decode(errors="replace").strip().splitlines() or [""])[-1]
         raise answers.BadAnswer(f"the probe program ended with status {result.code}: {answers.plain(last)}")
     return result.stdout
+
+
+def _line(said: bytes) -> bytes:
+    if said.startswith(b"!"):
+        raise answers.BadAnswer(f"the probe program failed: {answers.plain(said[1:500].decode(errors='replace'))}")
+    return said
 
 
 def _as_text(frames: Sequence[tuple[str, bytes]]) -> list[tuple[str, str]]:

@@ -125,7 +125,21 @@ def test_copies_share_nothing_that_must_differ(copying: Labctl) -> None:
         assert before - 3 < clock < time.time() + 3
     placed = ("cat", "/proc/sys/kernel/randomize_va_space")
     assert len({copying.run("exec", lab, name, "--", *placed) for name in ("one", "two", "disk")}) == 1
-    assert copying.json("verify", lab)["summary"]["PASS"] > 0
+
+
+def test_copies_are_verified_by_a_program_that_waits_in_them(copying: Labctl) -> None:
+    """And by one that is started where it was killed; the machine that has booted has none."""
+    lab = copying.home / "copies"
+    report = copying.json("verify", lab)
+    assert (report["summary"]["FAIL"], report["summary"]["INCONCLUSIVE"]) == (0, 0)
+    questions, waits = "ls /run/labctl-verify | grep -c question || :", "grep -lx labctl-verify /proc/[0-9]*/comm || :"
+    asked = {name: copying.run("exec", lab, name, "--", "sh", "-c", questions).strip() for name in ("one", "disk")}
+    assert asked == {"one": "1", "disk": "0"}
+    comm = copying.run("exec", lab, "one", "--", "sh", "-c", waits).strip()
+    copying.run("exec", lab, "one", "--", "kill", "-9", comm.split("/")[2])
+    again = copying.json("verify", lab)
+    assert again["summary"] == report["summary"]
+    assert copying.run("exec", lab, "one", "--", "sh", "-c", waits) == ""
 
 
 def test_a_copy_that_was_told_half_of_it_is_told_again(copying: Labctl) -> None:

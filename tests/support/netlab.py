@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from labctl import inside
 from labctl.errors import GuestError
 from labctl.host.runner import Runner
 from labctl.plan.firewall import render_nft
@@ -26,6 +27,7 @@ from labctl.providers.base import ExecResult, MachineStatus, Observed, ObservedN
 from labctl.spec.model import Ports
 from labctl.verify.model import Report
 from labctl.verify.run import verify
+from tests.support.inside import Desk
 
 PORT = 4444  # no service is declared there
 HOST_ADDRESS, HOST_ADDRESS6 = "192.0.2.77", "fd00:77::77"
@@ -145,6 +147,8 @@ class Netlab:
     lies: dict[str, Callable[[Sequence[str], bytes, ExecResult], ExecResult]] = field(default_factory=dict)
     wires: dict[tuple[str, str], str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    desks: dict[str, Desk] = field(default_factory=dict)
+    started: list[tuple[str, str]] = field(default_factory=list)  # machine, and the program that was started in it
     path: str = "/usr/sbin:/usr/bin:/sbin:/bin"
 
     def ns(self, name: str) -> str:
@@ -233,6 +237,8 @@ class Netlab:
         self.inside(name, "nft", "-f", "-", stdin=text)
 
     def close(self) -> None:
+        for desk in self.desks.values():
+            desk.close()
         for process in self.processes:
             process.kill()
             process.wait()
@@ -246,11 +252,21 @@ class Netlab:
     def run(self, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> ExecResult:
         if machine in self.dead:
             raise GuestError(f"{machine} does not answer")
+        self.started.append((machine, argv[0]))
         path = "/nonexistent" if machine in self.without_python else str(self.toolboxes.get(machine, self.path))
         command = ["ip", "netns", "exec", self.ns(machine), "/usr/bin/env", f"PATH={path}", *argv]
         result = Runner().run(command, stdin=stdin, timeout=timeout, check=False)
         said = ExecResult(result.code if result.code is not None else 124, result.stdout, result.stderr)
         return self.lies[machine](argv, stdin, said) if machine in self.lies and argv[0] in ("python3", "sh") else said
+
+    def ask(self, machine: str, door: str, question: bytes, *, takes: float = 0, timeout: float = 60) -> bytes | None:
+        _ = takes
+        desk = self.desks.get(machine)
+        return desk.ask(question, timeout=timeout) if desk is not None and door == inside.door() else None
+
+    def wait_in(self, machine: str, folder: Path) -> None:
+        """Have the program of verifications wait there, as it waits in a template's copy."""
+        self.desks[machine] = Desk(self.ns(machine), folder)
 
     switched = True
 

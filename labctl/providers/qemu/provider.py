@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ from labctl.providers.qemu import bases, disks, keys, vm, way_in, wires
 from labctl.providers.qemu import record as records
 from labctl.providers.qemu import template as templates
 from labctl.providers.qemu.accelerator import accelerator
-from labctl.providers.qemu.agent import agent
+from labctl.providers.qemu.agent import Agent, agent
 from labctl.providers.qemu.checkpoints import QemuCheckpoints, bases_in_use
 from labctl.providers.qemu.freight import QemuFreight
 from labctl.providers.qemu.layout import Layout
@@ -144,18 +145,17 @@ class QemuProvider(Provider):
     def execute(
         self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
     ) -> ExecResult:
-        self._running(plan, machine)
-        try:
-            # whoever speaks with the guest now may run a program as long as this one
-            patience = min(timeout, _AGENT_SECONDS)
-            with agent(self._layout.machine(machine).agent, timeout=patience, turn=timeout) as session:
-                return session.execute(argv, stdin=stdin, timeout=timeout)
-        except GuestError as error:
-            raise type(error)(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
+        with self._speaking(plan, machine, timeout) as session:
+            return session.execute(argv, stdin=stdin, timeout=timeout)
+
+    def ask(
+        self, plan: LabPlan, machine: str, door: str, question: bytes, *, takes: float = 0, timeout: float
+    ) -> bytes | None:
+        with self._speaking(plan, machine, timeout) as session:
+            return session.ask(door, question, takes=takes, timeout=timeout)
 
     def write_over(self, plan: LabPlan, machine: str, files: Mapping[str, bytes]) -> bool:
-        self._running(plan, machine)
-        with agent(self._layout.machine(machine).agent, timeout=_AGENT_SECONDS) as session:
+        with self._speaking(plan, machine, _AGENT_SECONDS) as session:
             try:
                 for path, content in files.items():
                     session.write_over(path, content)
@@ -284,6 +284,17 @@ class QemuProvider(Provider):
         self.listener(Event("started", "down", name))
         vm.stop(self._layout, record, graceful=True, cancelled=stop)
         self.listener(Event("done", "down", name))
+
+    @contextlib.contextmanager
+    def _speaking(self, plan: LabPlan, machine: str, timeout: float) -> Iterator[Agent]:
+        """A session with a guest's agent; whoever has one now may take as long as this one."""
+        self._running(plan, machine)
+        try:
+            path = self._layout.machine(machine).agent
+            with agent(path, timeout=min(timeout, _AGENT_SECONDS), turn=timeout) as session:
+                yield session
+        except GuestError as error:
+            raise type(error)(f"{machine}: {error.brief}", details=error.details, hint=error.hint) from error
 
     def _running(self, plan: LabPlan, name: str) -> records.MachineRecord:
         record = records.read(self._layout, self._machine(plan, name).name)

@@ -2,7 +2,8 @@
 
 To start a program costs an emulated guest a tenth of a second: it has to be read, linked and translated. A copy finds a
 shell, a Perl and two ``ip`` that were started before its memory was kept. They take one message, carry it out and end;
-where they are not there, or cannot, a copy is told by programs of its own.
+where they are not there, or cannot, a copy is told by programs of its own. And the Python of verifications waits, which
+``labctl.inside`` tells of.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import shlex
 
+from labctl import inside
 from labctl.errors import GuestError
 from labctl.providers.agent import GuestAgent, RefusedError, turns
 from labctl.providers.base import ExecResult
@@ -61,14 +63,15 @@ echo $$ >{SPOOL}/pid
 . {SPOOL}/run.sh
 """
 
+# Programs that lie at the same addresses are translated once: the emulator goes by those.
 START = f"""\
+read -r randomize </proc/sys/kernel/randomize_va_space
+echo 0 >/proc/sys/kernel/randomize_va_space
 if [ "$(uname -m)" = x86_64 ] && perl -e 'exit(8 != length pack "p", "")' &&
   mkfifo -m 0600 {_DOOR} {_IPS[0]} {_IPS[1]}
 then
   (umask 077; printf '%s' {shlex.quote(_WAIT)} >{_SHELL})
   : >{_DOOR}.opens
-  read -r randomize </proc/sys/kernel/randomize_va_space
-  echo 0 >/proc/sys/kernel/randomize_va_space
   (
     {ENVIRONMENT}
     umask 022
@@ -78,8 +81,13 @@ then
   ) </dev/null >{_SAID} 2>&1 &
   tries=100
   until [ ! -e {_DOOR}.opens ] || [ "$tries" = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
-  echo "$randomize" >/proc/sys/kernel/randomize_va_space
 fi
+if command -v python3 >/dev/null; then
+  (cd / && printf '%s' {shlex.quote(inside.standby(inside.door()))} | python3 -IS -) >/dev/null 2>&1 &
+  tries=100
+  until [ -e {inside.door()} ] || [ "$tries" = 0 ]; do sleep 0.1; tries=$((tries - 1)); done
+fi
+echo "$randomize" >/proc/sys/kernel/randomize_va_space
 """
 """Shell text for a template's guest, after all else."""
 

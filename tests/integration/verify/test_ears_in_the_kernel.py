@@ -8,7 +8,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from labctl.verify import frames, inside
+from labctl import inside
+from labctl.verify import frames
 from labctl.verify.ears_filter import ears_filter
 
 pytestmark = pytest.mark.integration
@@ -22,8 +23,8 @@ def test_requests_of_known_nics_do_not_wake_the_ears(known: list[str], heard: se
     told = [frames.marked(KNOWN, "0" * 16).hex()]
     script = f"""{inside._program()}
 import time
-from labctl.verify.inside.listening import tap
-from labctl.verify.inside.words import transmit
+from labctl.inside.listening import tap
+from labctl.inside.words import transmit
 ears = tap("lo", bytes.fromhex({ears_filter(known).hex()!r}))
 transmit({{}}, {[("lo", frame) for frame in (*asked, *told)]!r})
 time.sleep(0.2)

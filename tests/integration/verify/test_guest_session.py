@@ -26,6 +26,8 @@ class Local(Provider):
     way: Endpoint | None = None
     answers = True
     silence: GuestError = GuestError("the agent is silent")
+    asked = 0
+    executed = 0
 
     @classmethod
     def capabilities(cls) -> Capabilities:
@@ -48,9 +50,18 @@ class Local(Provider):
             raise ProviderError("sealed")
         return self.way
 
+    def ask(
+        self, plan: LabPlan, machine: str, door: str, question: bytes, *, takes: float = 0, timeout: float
+    ) -> bytes | None:
+        self.asked += 1
+        if not self.answers:
+            raise self.silence
+        return None if door == "/nowhere" else b"answer"
+
     def execute(
         self, plan: LabPlan, machine: str, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60
     ) -> ExecResult:
+        self.executed += 1
         if not self.answers:
             raise self.silence
         result = Runner().run(argv, stdin=stdin, timeout=timeout, check=False)
@@ -90,6 +101,24 @@ def test_ssh_is_the_second_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     provider.way = Endpoint("127.0.0.1", 1, "vagrant", tmp_path / "key", tmp_path / "known_hosts")
     with GuestSession(provider, PLAN) as session:
         assert session.run("a", ["id"]).stdout == b"ran: sudo -n /bin/sh -c id\n"
+
+
+def test_a_silent_guest_is_waited_for_once(tmp_path: Path) -> None:
+    """Whom a question does not reach, a program does not reach either: the next way is SSH."""
+    provider = Local(tmp_path)
+    with GuestSession(provider, PLAN) as session:
+        assert session.ask("a", "/door", b"question") == b"answer"
+        assert session.ask("a", "/nowhere", b"question") is None
+        assert session.run("a", ["echo"]).code == 0
+        provider.answers = False
+        assert session.ask("a", "/door", b"question") is None
+        for _ in range(2):
+            with pytest.raises(GuestError, match="the agent is silent; by SSH: sealed"):
+                session.run("a", ["echo"])
+        assert (provider.asked, provider.executed) == (3, 2), "the second command asks the agent again"
+        provider.silence = UnfinishedError("no answer in time")
+        with pytest.raises(UnfinishedError):
+            session.ask("a", "/door", b"question")
 
 
 def test_machines_on_the_same_port_do_not_share_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from labctl import inside
 from labctl.providers.base import ExecResult
-from labctl.verify import inside, interview
+from labctl.verify import interview
 from labctl.verify.model import ProbedFlow, Report, Verdict
 from tests.support.netlab import PORT, unique
 from tests.support.toolboxes import toolbox

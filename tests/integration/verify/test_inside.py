@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from labctl.verify import inside
-from labctl.verify.inside import probing
-from tests.support.inside import FAST, PYTHON, Guest
+from labctl import inside
+from labctl.inside import probing
+from tests.support.inside import FAST, PYTHON, Guest, WaitingGuest, wait_for
 from tests.support.netlab import within
 
 pytestmark = pytest.mark.integration
@@ -21,10 +21,25 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def guest(namespace: str) -> Iterator[Guest]:
+    """Its program is started for each verification."""
     found = Guest(namespace)
     yield found
-    if found.pipes and Path(found.pipes[0]).exists():
+    if found.pipes and not found.ended():
         found.collect()
+
+
+@pytest.fixture
+def waiting(namespace: str, tmp_path: Path) -> Iterator[WaitingGuest]:
+    """Its program is there before."""
+    found = WaitingGuest(namespace, tmp_path)
+    yield found
+    found.desk.close()
+
+
+@pytest.fixture(params=["started", "waiting"])
+def either(request: pytest.FixtureRequest) -> Guest:
+    found: Guest = request.getfixturevalue({"started": "guest", "waiting": "waiting"}[request.param])
+    return found
 
 
 def test_it_needs_nothing_but_pythons_minimal_modules(guest: Guest) -> None:
@@ -44,12 +59,12 @@ def test_it_needs_nothing_but_pythons_minimal_modules(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize(("family", "address"), [(4, "127.0.0.1"), (6, "::1")])
-def test_listen_probe_collect(guest: Guest, family: int, address: str) -> None:
+def test_listen_probe_collect(either: Guest, family: int, address: str) -> None:
     port, other = 4001, 4002
     doors = [(family, "tcp", address, port), (family, "udp", address, port)]
-    assert guest.listen(20, "token123", doors) == [[0, "open"], [1, "open"]]
+    assert either.listen(20, "token123", doors) == [[0, "open"], [1, "open"]]
     nonces = ["a" * 16, "b" * 16]
-    answers = guest.probes(
+    answers = either.probes(
         (1, "", family, "tcp", address, port, "labctl-probe-" + nonces[0], True),
         (2, "", family, "udp", address, port, "labctl-probe-" + nonces[1], True),
         (3, "", family, "icmp", address, 0, "", True),
@@ -60,8 +75,8 @@ def test_listen_probe_collect(guest: Guest, family: int, address: str) -> None:
         1: "answered", 2: "answered", 3: "answered", 4: "refused", 5: "refused",
     }  # fmt: skip
     assert answers[1][3] == answers[2][3] == "token123"
-    assert sorted(guest.collect()["arrived"]) == nonces
-    assert guest.probes((1, "", family, "tcp", address, port, "", False))[1][0] == "refused", "the listeners are gone"
+    assert sorted(either.collect()["arrived"]) == nonces
+    assert either.probes((1, "", family, "tcp", address, port, "", False))[1][0] == "refused", "the listeners are gone"
 
 
 # Two ports that take datagrams and answer nobody; says how many came to each once its input ends.
@@ -92,16 +107,16 @@ def test_what_must_not_be_answered_is_sent_a_few_times_only(guest: Guest) -> Non
     assert 1 < impatient <= 1 + probing.RESENDS < patient
 
 
-def test_a_port_in_use_is_left_alone(guest: Guest) -> None:
-    server = within(Path("/run/netns") / guest.namespace, lambda: socket.create_server(("", 4001)))
+def test_a_port_in_use_is_left_alone(either: Guest) -> None:
+    server = within(Path("/run/netns") / either.namespace, lambda: socket.create_server(("", 4001)))
     with server:
-        assert guest.listen(5, "t", [(4, "tcp", "127.0.0.1", 4001)]) == [[0, "taken"]]
-    assert guest.collect() == {"arrived": [], "wires": []}
+        assert either.listen(5, "t", [(4, "tcp", "127.0.0.1", 4001)]) == [[0, "taken"]]
+    assert either.collect() == {"arrived": [], "wires": []}
 
 
-def test_an_address_the_guest_does_not_have(guest: Guest) -> None:
-    assert guest.listen(5, "t", [(4, "tcp", "203.0.113.9", 80)]) == [[0, "EADDRNOTAVAIL"]]
-    guest.collect()
+def test_an_address_the_guest_does_not_have(either: Guest) -> None:
+    assert either.listen(5, "t", [(4, "tcp", "203.0.113.9", 80)]) == [[0, "EADDRNOTAVAIL"]]
+    either.collect()
 
 
 def test_listeners_end_by_themselves(guest: Guest) -> None:
@@ -133,7 +148,7 @@ def test_a_guests_settings_are_put_back_by_one_that_is_dismissed_while_it_probes
     guest.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=2", stdin="")
     guest.run("ip", "route", "add", "192.0.2.0/24", "dev", "lo", stdin="")
     guest.listen(60, "t", [], 4.0, 4.0, *FAST[2:])
-    task = f"{('probe', None, [(1, '', 4, 'udp', '192.0.2.9', 9, 'x', True)])!r}\n"
+    task = inside.marshalled("probe", None, [(1, "", 4, "udp", "192.0.2.9", 9, "x", True)]).hex() + "\n"
     argv = ["ip", "netns", "exec", guest.namespace, *inside.ASK, *guest.pipes]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as asking:
         assert asking.stdin is not None
@@ -148,17 +163,72 @@ def test_a_guests_settings_are_put_back_by_one_that_is_dismissed_while_it_probes
     assert filtering() == "2"
 
 
-def test_what_goes_wrong_is_said_and_others_are_served_on(guest: Guest) -> None:
+def test_who_waits_serves_one_verification_after_the_other(waiting: WaitingGuest) -> None:
+    """Also where one ends by time, or is killed, or goes wrong."""
     door = (4, "tcp", "127.0.0.1", 4001)
-    guest.listen(60, "token", [door])
-    assert guest.ask("probe", [7], []).startswith("!KeyError: ")
-    assert guest.probes((1, "", *door, "x", True))[1][3] == "token"
+
+    def answered(token: str) -> bool:
+        return bool(waiting.probes((1, "", *door, "x", True))[1][3] == token)
+
+    waiting.listen(60, "first", [door])
+    assert answered("first")
+    assert waiting.listen(60, "second", [door]) == [[0, "open"]], "the first one was killed"
+    assert answered("second")
+    assert waiting.collect() == {"arrived": [], "wires": []}
+    assert waiting.ask("collect") == "!nobody listens\n"
+    assert waiting.ask("listen", "no number").startswith("!TypeError")
+    waiting.listen(0.5, "third", [door])
+    time.sleep(1.5)
+    assert waiting.ask("probe", None, []) == "!nobody listens\n", "its time was over"
+    waiting.listen(60, "fourth", [door])
+    assert answered("fourth")
+    assert sorted(path.name.partition(".")[0] for path in waiting.desk.door.parent.iterdir()) == ["door"] * 3, (
+        "the door, the last question, and the last answer"
+    )
 
 
-def test_a_long_task_and_a_long_answer_are_whole(guest: Guest) -> None:
+def test_who_waits_puts_settings_back_before_it_serves_another(waiting: WaitingGuest) -> None:
+    def filtering() -> str:
+        return waiting.run("sysctl", "-n", "net.ipv4.conf.all.rp_filter", stdin="").strip()
+
+    waiting.run("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=2", stdin="")
+    waiting.run("ip", "route", "add", "192.0.2.0/24", "dev", "lo", stdin="")
+    waiting.listen(60, "t", [], 2.0, 2.0, *FAST[2:])
+    task = inside.marshalled("probe", None, [(1, "", 4, "udp", "192.0.2.9", 9, "x", True)])
+    waiting.desk.left(task, "nobody")
+    wait_for(lambda: filtering() == "0", "the probe")
+    waiting.listen(60, "t", [])
+    assert filtering() == "2"
+
+
+def test_who_waits_and_who_is_started_make_room_for_each_other(waiting: WaitingGuest) -> None:
+    door = (4, "tcp", "127.0.0.1", 4001)
+    started = Guest(waiting.namespace)
+    waiting.listen(60, "waits", [door])
+    assert started.listen(60, "started", [door]) == [[0, "open"]]
+    assert started.probes((1, "", *door, "x", True))[1][3] == "started"
+    before = started.pipes
+    assert waiting.listen(60, "waits", [door]) == [[0, "open"]]
+    gone(before)
+    assert waiting.probes((1, "", *door, "x", True))[1][3] == "waits"
+
+
+def test_a_door_is_gone_with_its_program(waiting: WaitingGuest) -> None:
+    waiting.desk.close()
+    assert waiting.desk.ask(b"x") is None
+
+
+def test_what_goes_wrong_is_said_and_others_are_served_on(either: Guest) -> None:
+    door = (4, "tcp", "127.0.0.1", 4001)
+    either.listen(60, "token", [door])
+    assert either.ask("probe", [7], []).startswith("!KeyError: ")
+    assert either.probes((1, "", *door, "x", True))[1][3] == "token"
+
+
+def test_a_long_task_and_a_long_answer_are_whole(either: Guest) -> None:
     """Each is longer than a pipe holds."""
     specs = [(number, "nosuchdev", 4, "udp", "127.0.0.1", 9, "x" * 200, False) for number in range(1500)]
-    rows = guest.probes(*specs, quick=0.1)
+    rows = either.probes(*specs, quick=0.1)
     assert {(number, row[0]) for number, row in rows.items()} == {(number, "error") for number in range(1500)}
 
 

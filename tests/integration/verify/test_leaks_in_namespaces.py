@@ -10,16 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Interface, ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from labctl import inside
 from labctl.errors import ExitCode
 from labctl.host.runner import Runner
 from labctl.plan.model import RoutePlan
 from labctl.providers.base import ExecResult
 from labctl.spec.model import PolicyRule, Ports, RuleEnd
-from labctl.verify import inside
 from labctl.verify.model import ProbedFlow, Report, Verdict
 from labctl.verify.reports import exit_code
 from tests.support import passing
@@ -98,6 +99,42 @@ def test_a_second_run_finds_what_the_first_found(netlab: Any) -> None:
     first, second = netlab.verify(), netlab.verify()
     assert [(cell(f), f.verdict) for f in first.flows] == [(cell(f), f.verdict) for f in second.flows]
     assert first.plan_digest == second.plan_digest
+
+
+def test_programs_that_wait_find_what_those_find_that_are_started(netlab: Any, tmp_path: Path) -> None:
+    for name in ("attacker", "fw", "web"):
+        netlab.wait_in(name, tmp_path / name)
+    assert netlab.verify().verdict is Verdict.PASS
+    assert {name for name, program in netlab.started if program == "python3"} == {"office"}, "nobody waits there"
+    netlab.rules("fw", 'insert rule inet labctl forward iifname "eth0" ip daddr 198.51.100.4 tcp dport 4444 accept')
+    report = netlab.verify()
+    assert cells(report, Verdict.FAIL) == {("attacker", "eth0", "web", "tcp", 4444, 4, "deny")}, explain(report)
+    assert not cells(report, Verdict.INCONCLUSIVE), explain(report)
+    netlab.started.clear()
+    netlab.desks["web"].close()
+    assert cells(netlab.verify(), Verdict.FAIL) == cells(report, Verdict.FAIL)
+    assert {name for name, program in netlab.started if program == "python3"} == {"office", "web"}
+
+
+def test_a_program_that_waits_and_is_killed_while_it_is_needed_proves_nothing(
+    netlab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netlab.wait_in("web", tmp_path / "web")
+    ask, desk = netlab.ask, netlab.desks["web"]
+
+    def once(machine: str, *question: Any, **options: Any) -> Any:
+        said = ask(machine, *question, **options)
+        if machine == "web":
+            desk.close()
+        return said
+
+    monkeypatch.setattr(netlab, "ask", once)
+    report = netlab.verify()
+    assert not cells(report, Verdict.FAIL), explain(report)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    own = wanted(report, lambda flow: flow.source == "web")
+    assert own <= cells(report, Verdict.INCONCLUSIVE)
+    assert any("the probe program is gone" in flow.evidence.details for flow in report.flows), explain(report)
 
 
 def test_a_router_that_filters_nothing(netlab: Any) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from labctl import inside
 from labctl.providers.qemu.options import option
-from labctl.verify import inside
 from labctl.verify.answers import Answer, batch
 from tests.support.inside import Guest
 

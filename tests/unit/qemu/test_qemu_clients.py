@@ -18,6 +18,7 @@ import pytest
 
 from labctl.errors import GuestError, ProviderError
 from labctl.providers import agent as generic_agent
+from labctl.providers.base import UnfinishedError
 from labctl.providers.qemu import agent as agent_module
 from labctl.providers.qemu import streams, waiting
 from labctl.providers.qemu.agent import Agent, agent
@@ -356,6 +357,84 @@ def test_a_guest_that_never_stops_talking_is_not_listened_to(serve: Callable[...
     answer = synchronised(lambda r: said(7 if r["execute"] == "guest-file-open" else {"buf-b64": much, "count": 1}))
     with agent(serve(answer), timeout=5) as session, pytest.raises(GuestError, match="says more"):
         waiting._heard(session, 7, timeout=60)
+
+
+class Desk:
+    """An agent's side of a guest in which a program waits. late: how often its answer is not there yet."""
+
+    def __init__(self, answer: bytes | None, *, late: int = 0, end: int = -1) -> None:
+        self.answer, self.late, self.end = answer, late, end
+        self.files: dict[str, bytes] = {}
+        self.open: dict[int, str] = {}
+
+    def __call__(self, request: dict[str, Any]) -> bytes:
+        given = request.get("arguments", {})
+        if request["execute"] == "guest-file-open":
+            return self._opened(given["path"], given["mode"])
+        path = self.open.get(given["handle"], "")
+        if request["execute"] == "guest-file-write":
+            self.files[path] = self.files.get(path, b"") + base64.b64decode(given["buf-b64"])
+        elif request["execute"] == "guest-file-read":
+            assert self.answer is not None
+            return said({"buf-b64": base64.b64encode(self.answer).decode(), "count": 1, "eof": self.end != 0})
+        return said({})
+
+    def _opened(self, path: str, mode: str) -> bytes:
+        if path == "/door":
+            there = self.answer is not None
+        elif mode == "r":
+            assert path == "/door." + self.files["/door"].decode().strip()
+            self.late -= 1
+            there = self.late < 0
+        else:
+            there = True
+        if not there:
+            return json.dumps({"error": {"class": "GenericError", "desc": "No such file"}}).encode() + b"\n"
+        self.open[len(self.open)] = path
+        return said(len(self.open) - 1)
+
+
+def test_a_question_is_a_file_and_so_is_its_answer(serve: Callable[..., Path]) -> None:
+    desk = Desk(b"yes\n", late=2)
+    with agent(serve(synchronised(desk)), timeout=5) as session:
+        assert session.ask("/door", b"is it?", timeout=30) == b"yes\n"
+    assert desk.files["/door.question"] == b"is it?"
+    assert desk.late == -1
+
+
+def test_nobody_is_asked_where_nobody_waits(serve: Callable[..., Path]) -> None:
+    desk = Desk(None)
+    with agent(serve(synchronised(desk)), timeout=5) as session:
+        assert session.ask("/door", b"is it?", timeout=30) is None
+    assert not desk.files
+
+
+def test_a_question_without_an_answer_ends_with_its_time(serve: Callable[..., Path]) -> None:
+    desk = Desk(b"late", late=1000)
+    with (
+        agent(serve(synchronised(desk)), timeout=5) as session,
+        pytest.raises(UnfinishedError, match=r"no answer within 0\.3 s"),
+    ):
+        session.ask("/door", b"is it?", timeout=0.3)
+
+
+def test_who_is_gone_is_not_waited_for(serve: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labctl.providers.agent._STILL_THERE_SECONDS", 0.1)
+    desk = Desk(b"never", late=1000)
+
+    def answer(request: dict[str, Any]) -> bytes:
+        if desk.late == 995:
+            desk.answer = None  # killed
+        return desk(request)
+
+    with agent(serve(synchronised(answer)), timeout=5) as session, pytest.raises(UnfinishedError, match="is gone"):
+        session.ask("/door", b"is it?", timeout=60)
+
+
+def test_an_answer_without_an_end_is_not_read(serve: Callable[..., Path]) -> None:
+    desk = Desk(b"x" * (192 << 10), end=0)
+    with agent(serve(synchronised(desk)), timeout=5) as session, pytest.raises(GuestError, match="longer than"):
+        session.ask("/door", b"is it?", timeout=60)
 
 
 def test_a_job_is_at_its_end_when_qemu_says_so_of_this_one(serve: Callable[..., Path]) -> None:

@@ -8,7 +8,7 @@ import select
 import sys
 import time
 
-from labctl.verify.inside.words import MARK, family_of, quoted, reason
+from labctl.inside.words import MARK, family_of, quoted, reason
 
 TYPE_CHECKING = False  # the real one is in typing, which a cold guest loads slowly
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ MOST_OF_ONE = 64  # facts of one address on one NIC: who sends frames of every k
 MOST_NONCES = 20000
 MOST_BURSTS = 200
 BURST = 64  # frames read in one go, lest others wait
+LISTEN = 0.5  # seconds between two looks at the frames that have come: to look for each is dearer than to read it
 
 
 class Service:
@@ -62,7 +63,6 @@ class Service:
         except OSError:
             return  # it is not there, and nothing comes by it
         self.wires[sock.fileno()] = sock
-        self.poll.register(sock.fileno(), select.POLLIN)
 
     def close(self) -> None:
         """Close everything: who comes now finds nobody."""
@@ -74,12 +74,14 @@ class Service:
         """Serve until a time, or until one of the calls, by file descriptor, says that it was the last."""
         for fd in calls:
             self.poll.register(fd, select.POLLIN)
-        while time.monotonic() < end:
-            for fd, _ in self.poll.poll(500):
+        look = now = time.monotonic()
+        while now < end:
+            if now >= look:
+                more = [self.overhear(sock) for sock in self.wires.values()]
+                look = now if any(more) else now + LISTEN
+            for fd, _ in self.poll.poll(max(0, int((look - now) * 1000))):
                 try:
-                    if fd in self.wires:
-                        self.overhear(self.wires[fd])
-                    elif fd in calls:
+                    if fd in calls:
                         if calls[fd]():
                             return
                     elif fd in self.datagrams:
@@ -92,6 +94,7 @@ class Service:
                         self.hear(fd)
                 except OSError:
                     continue
+            now = time.monotonic()
 
     def accept(self, fd: int) -> None:
         handle, _ = self.streams[fd]._accept()
@@ -118,28 +121,35 @@ class Service:
         if at >= 0 and len(self.seen) < MOST_NONCES:
             self.seen.add(data[at + len(MARK) : at + len(MARK) + NONCE])
 
-    def overhear(self, sock: socket.socket) -> None:
-        """Note what frames show, those that wait, but not without end: others wait too."""
-        for _ in range(BURST):
-            frame, place = sock.recvfrom(256)
-            device = self.planned[place[0]]
-            at = frame.find(MARK)
-            if at >= 0:
-                way = b"out" if place[2] == OUTGOING else b"in"
-                nonce = frame[at + len(MARK) : at + len(MARK) + NONCE]
-                if nonce.isalnum() and len(self.marked) < MOST_NONCES:
-                    self.marked.add(b"%s %s %s" % (way, device, nonce))
-            if place[2] == OUTGOING or frame[:5] == b"\x01\x80\xc2\0\0":  # frames of switches about themselves
-                continue
-            kind, who = frame[12:14], b"%s %s" % (device, mac(frame[6:12]))
-            self.fact(who, b"from %s %s" % (who, kind.hex().encode()))
-            claim = b""
-            if kind == b"\x08\x06" and frame[20:22] == b"\0\x02":
-                claim = socket.inet_ntop(socket.AF_INET, frame[28:32]).encode()
-            elif kind == b"\x86\xdd" and frame[20] == 58 and frame[54:55] == b"\x88" and len(frame) >= 78:
-                claim = socket.inet_ntop(socket.AF_INET6, frame[62:78]).encode()
-            if claim:
-                self.fact(who, b"claim %s %s %s" % (device, claim, mac(frame[6:12])))
+    def overhear(self, sock: socket.socket) -> bool:
+        """Note what frames show that wait, but not without end: others wait too. Gives whether there are more."""
+        try:
+            for _ in range(BURST):
+                self.heard(*sock.recvfrom(256))
+        except OSError:
+            return False  # it is empty
+        return True
+
+    def heard(self, frame: bytes, place: tuple[Any, ...]) -> None:
+        """Note what one frame shows."""
+        device = self.planned[place[0]]
+        at = frame.find(MARK)
+        if at >= 0:
+            way = b"out" if place[2] == OUTGOING else b"in"
+            nonce = frame[at + len(MARK) : at + len(MARK) + NONCE]
+            if nonce.isalnum() and len(self.marked) < MOST_NONCES:
+                self.marked.add(b"%s %s %s" % (way, device, nonce))
+        if place[2] == OUTGOING or frame[:5] == b"\x01\x80\xc2\0\0":  # frames of switches about themselves
+            return
+        kind, who = frame[12:14], b"%s %s" % (device, mac(frame[6:12]))
+        self.fact(who, b"from %s %s" % (who, kind.hex().encode()))
+        claim = b""
+        if kind == b"\x08\x06" and frame[20:22] == b"\0\x02":
+            claim = socket.inet_ntop(socket.AF_INET, frame[28:32]).encode()
+        elif kind == b"\x86\xdd" and frame[20] == 58 and frame[54:55] == b"\x88" and len(frame) >= 78:
+            claim = socket.inet_ntop(socket.AF_INET6, frame[62:78]).encode()
+        if claim:
+            self.fact(who, b"claim %s %s %s" % (device, claim, mac(frame[6:12])))
 
     def fact(self, who: bytes, line: bytes) -> None:
         """Note what an address has sent to a NIC, but not without end."""
@@ -155,11 +165,9 @@ class Service:
         it).
         """
         for sock in self.wires.values():
-            try:
-                for _ in range(MOST_BURSTS):  # somebody may send without end
-                    self.overhear(sock)
-            except OSError:
-                continue  # it is empty
+            for _ in range(MOST_BURSTS):  # somebody may send without end
+                if not self.overhear(sock):
+                    break
         nonces = [quoted(nonce.decode("ascii", "replace")) for nonce in self.seen]
         lines = [line.decode("ascii", "replace") for line in [*self.marked, *self.facts]]
         facts = ["[" + ",".join([quoted(word) for word in line.split()]) + "]" for line in lines]

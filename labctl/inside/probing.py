@@ -9,7 +9,7 @@ import select
 import sys
 import time
 
-from labctl.verify.inside.words import MARK, family_of, names, quoted, read, reason, transmit
+from labctl.inside.words import MARK, family_of, names, quoted, read, reason, transmit
 
 TYPE_CHECKING = False  # the real one is in typing, which a cold guest loads slowly
 if TYPE_CHECKING:
