@@ -8,7 +8,7 @@ without the kernel. It is a guest's own word, so it counts against the lab and n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 from labctl.host import nftables
@@ -21,7 +21,21 @@ _PARTED = "---"
 _MOST = 3  # things of a kind that a finding names
 _WAY_IN = ("tcp", 22)  # labctl's own
 _CLIENTS = frozenset({68, 546})  # of DHCP, which hear answers alone
-_EPHEMERAL = 32768  # from here on Linux gives ports to clients, whose UDP sockets look like servers'
+# Ports that Linux gives to clients (ip_local_port_range), whose UDP sockets may look like servers'. These keep theirs.
+_EPHEMERAL = range(32768, 61000)
+_KNOWN_CLIENTS = frozenset(
+    {
+        "systemd-timesyn",
+        "systemd-network",
+        "systemd-resolve",
+        "NetworkManager",
+        "avahi-daemon",
+        "chronyd",
+        "ntpd",
+        "dhclient",
+        "dhcpcd",
+    }
+)
 _SETTINGS = f"""
 cd /proc/sys/net
 for key in ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv4/conf/*/proxy_arp ipv6/conf/*/proxy_ndp \\
@@ -52,6 +66,11 @@ nft --stateless list table inet {TABLE}
 echo {_PARTED}
 unshare --net sh -c 'sed "$1" | nft -f - && nft --stateless list table inet {TABLE}' labctl "$names$1"
 """
+
+
+WHO = ("ss", "-Hulnp")
+"""What says in a guest whose UDP sockets they are."""
+_HELD = re.compile(r"UNCONN +\d+ +\d+ +\S+:(\d+) +\S+ *(?:users:\(\(\"([^\"]*)\")?")
 
 
 def asked(plan: LabPlan) -> tuple[str, ...]:
@@ -93,14 +112,7 @@ def findings(machine: MachinePlan, answer: str) -> Iterator[Finding]:
     if not rest:
         yield silent(machine, "its answer is incomplete")
         return
-    if strange := sorted(set(_undeclared(machine, sockets))):
-        shown = ", ".join(f"{protocol}/{port}" for protocol, port in strange[:_MOST])
-        more = f" and {len(strange) - _MOST} more" if len(strange) > _MOST else ""
-        details = (
-            f"{machine.name} serves {shown}{more}, which the lab file does not declare: on a machine of several "
-            "networks that may be a relay between them. Declare it under `services`, or stop it"
-        )
-        yield Finding("undeclared-service", machine.name, details, Verdict.INCONCLUSIVE)
+    yield from _serving(machine, sorted(set(_undeclared(machine, sockets))))
     if not machine.router:
         return
     if len(tables) != 2 or not tables[1]:
@@ -111,7 +123,40 @@ def findings(machine: MachinePlan, answer: str) -> Iterator[Finding]:
         yield Finding("router-filter", machine.name, f"{machine.name}: {told or 'its filter is another'}", Verdict.FAIL)
 
 
-def _undeclared(machine: MachinePlan, sockets: str) -> Iterator[tuple[Literal["tcp", "udp"], int]]:
+def nameless(machine: MachinePlan, answer: str) -> frozenset[int]:
+    """UDP ports in a guest's answer of which only the name of their program tells whether it is a client."""
+    sockets = answer.split(f"{_PARTED}\n")[1:2]
+    return frozenset(port for kind, port in _open(machine, "".join(sockets)) if kind == "udp" and port in _EPHEMERAL)
+
+
+def held(machine: MachinePlan, ports: Collection[int], said: str | None) -> Iterator[Finding]:
+    """Who keeps such ports and is no client that is known to. said: the answer to WHO; None where a guest has no such
+    program."""
+    names = dict.fromkeys(ports, "") if said is None else {int(port): name for port, name in _HELD.findall(said)}
+    strange = sorted(port for port in ports if port in names and names[port] not in _KNOWN_CLIENTS)
+    yield from _serving(machine, [("udp", port) for port in strange])
+
+
+def _serving(machine: MachinePlan, strange: Sequence[tuple[str, int]]) -> Iterator[Finding]:
+    if not strange:
+        return
+    shown = ", ".join(f"{protocol}/{port}" for protocol, port in strange[:_MOST])
+    more = f" and {len(strange) - _MOST} more" if len(strange) > _MOST else ""
+    details = (
+        f"{machine.name} serves {shown}{more}, which the lab file does not declare: on a machine of several "
+        "networks that may be a relay between them. Declare it under `services`, or stop it"
+    )
+    yield Finding("undeclared-service", machine.name, details, Verdict.INCONCLUSIVE)
+
+
+def _undeclared(machine: MachinePlan, sockets: str) -> Iterator[tuple[str, int]]:
+    """Protocol and port of what listens and is certainly no client."""
+    for protocol, port in _open(machine, sockets):
+        if protocol == "tcp" or not (port in _CLIENTS or port in _EPHEMERAL):
+            yield protocol, port
+
+
+def _open(machine: MachinePlan, sockets: str) -> Iterator[tuple[str, int]]:
     """Protocol and port of what listens on more than loopback and is no service of the spec, nor labctl's way in."""
     for line in sockets.splitlines():
         found = _SOCKET.match(line)
@@ -120,8 +165,6 @@ def _undeclared(machine: MachinePlan, sockets: str) -> Iterator[tuple[Literal["t
         protocol: Literal["tcp", "udp"] = "tcp" if found[1] == "tcp" else "udp"
         port = int(found[3], 16)
         if (protocol, found[4]) not in (("tcp", "0A"), ("udp", "07")) or (protocol, port) == _WAY_IN:
-            continue
-        if protocol == "udp" and (port in _CLIENTS or port >= _EPHEMERAL):
             continue
         if not any(ports.covers(protocol, port) for ports in machine.services):
             yield protocol, port

@@ -16,7 +16,7 @@ from labctl.errors import LabctlError
 from labctl.events import Event, Listener, ignore
 from labctl.host.runner import Runner
 from labctl.host.spare_addresses import spare_addresses
-from labctl.plan.model import LabPlan
+from labctl.plan.model import LabPlan, MachinePlan
 from labctl.plan.show import to_json
 from labctl.providers.base import Observed
 from labctl.verify import answers, drift, forwarding
@@ -221,12 +221,20 @@ class _Asking:
         why = ""
         for _ in range(_TRIES):
             try:
-                result = self.session.run(name, argv, stdin=stdin, timeout=_START)
+                answer = self.session.run(name, argv, stdin=stdin, timeout=_START).stdout.decode(errors="replace")
+                held = self._held(machine, forwarding.nameless(machine, answer))
             except LabctlError as error:  # its probes have been answered all the same
                 why = error.brief
             else:
-                return tuple(forwarding.findings(machine, result.stdout.decode(errors="replace")))
+                return (*forwarding.findings(machine, answer), *held)
         return (forwarding.silent(machine, why),)
+
+    def _held(self, machine: MachinePlan, ports: Collection[int]) -> Iterable[Finding]:
+        """What keeps UDP ports open that may be clients' or a relay's; rarely asked, as few guests have such ports."""
+        if not ports:
+            return ()
+        said = self.session.run(machine.name, forwarding.WHO, timeout=_START)
+        return forwarding.held(machine, ports, said.stdout.decode(errors="replace") if said.code == 0 else None)
 
     def _probe(self, step: str, batches: Mapping[str, Sequence[Probe]]) -> None:
         asked = [name for name, batch in batches.items() if batch or step == "probe"]

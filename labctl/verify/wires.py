@@ -217,6 +217,7 @@ class Ears:
     def _strangers(self) -> Iterator[Finding]:
         known = {nic.mac for nic in self.todo.nics} | {sent.frame[6:12].hex(":") for sent in self.todo.sent}
         ways_out = {network.name for network in self.plan.networks if network.egress != "none"}
+        by_mac = {nic.mac: nic for nic in self.todo.nics}
         for nic in self.todo.nics:
             for device, mac, kind in sorted(self._ears(nic).sources):
                 if device != nic.device or mac == nic.mac:
@@ -229,6 +230,15 @@ class Ears:
                 elif mac not in known and nic.wire not in ways_out and not int(mac[:2], 16) & 1:
                     details = f"{nic.machine}: {mac} speaks on {nic.wire}, and no NIC of the plan has that address"
                     yield _fail("stranger", nic, details)
+                elif (other := by_mac.get(mac)) and other.wire != nic.wire and not self._meet(other, nic):
+                    details = (
+                        f"{nic.machine}: {mac} speaks on {nic.wire}, and {_shown(other)} has that address elsewhere"
+                    )
+                    yield _fail("stranger", nic, details)
+
+    def _meet(self, source: Nic, target: Nic) -> bool:
+        """Whether frames of a NIC came to another, which is told of with the flow between them."""
+        return bool(self._between.get((source.place, target.place)))
 
     def _claims(self) -> Iterator[Finding]:
         """Who answers for an address that is neither its own nor anybody's on the wire: a proxy, the host, a twin."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 
 from tests.leaks.deeds import (
@@ -30,9 +31,11 @@ from tests.leaks.deeds import (
     frames,
     guest,
     heard,
+    impostor,
     in_turn,
     killed,
     nic,
+    no_impostor,
     no_stranger,
     no_way_out,
     none,
@@ -54,6 +57,7 @@ from tests.leaks.deeds import (
     way_out,
     wires,
 )
+from tests.support import passing
 from tests.support.surroundings import PORT, WORLD
 
 # What a management NIC that leads out finds: nobody serves names over TCP there, and TFTP serves no folder.
@@ -288,6 +292,12 @@ LEAKS: tuple[Leak, ...] = (
         evidence=seen("leftover"),
     ),
     Leak(
+        "an address of the plan on a wire that is not its own",
+        impostor,
+        no_impostor,
+        evidence=seen("leftover") | seen("open-wire") | seen("stranger", "dual") | seen("stranger", "ben"),
+    ),
+    Leak(
         "one more machine of this instance",
         stranger,
         no_stranger,
@@ -434,6 +444,16 @@ LEAKS: tuple[Leak, ...] = (
             "/lib/systemd/systemd-socket-proxyd 10.61.4.2:22",
         ),
         guest("dual", "systemctl stop relay.socket; systemctl reset-failed 'relay.*' || :"),
+        evidence=seen("undeclared-service", "dual", "INCONCLUSIVE"),
+        wires=BOTH,
+    ),
+    Leak(
+        "a relay for datagrams, at a port that Linux gives to clients",
+        guest(
+            "dual",
+            f"systemd-run --quiet --unit=relay python3 -c {shlex.quote(passing.DATAGRAMS)} 40000 10.61.4.2 9; sleep 1",
+        ),
+        guest("dual", "systemctl stop relay; systemctl reset-failed 'relay.*' || :"),
         evidence=seen("undeclared-service", "dual", "INCONCLUSIVE"),
         wires=BOTH,
     ),

@@ -225,6 +225,29 @@ def on_hubs(*commands: tuple[str, dict[str, Any]]) -> Deed:
     return deed
 
 
+_SHOUT = """
+import socket, sys, time
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as lane:
+    lane.bind((sys.argv[1], 0))
+    while True:
+        lane.send(b"\\xff" * 6 + bytes.fromhex(sys.argv[2].replace(":", "")) + b"\\x88\\xb6" + bytes(46))
+        time.sleep(0.2)
+"""
+
+
+def impostor(lab: Lab) -> None:
+    """Somebody on green who speaks with ann's address on red."""
+    lab.wires("ip link add la type veth peer name lb; ip link set la master {green} up; ip link set lb up")
+    argv = ["nsenter", f"--target={lab.holder}", "--net", "--", "python3", "-c", _SHOUT, "lb", lab.mac("ann", "red")]
+    lab.stash["impostor"] = subprocess.Popen(argv)
+
+
+def no_impostor(lab: Lab) -> None:
+    with lab.stash.pop("impostor") as process:
+        process.kill()
+    lab.wires("ip link del la")
+
+
 def stranger(lab: Lab) -> None:
     """One more machine with this instance's mark."""
     argv = ["qemu-system-x86_64", "-name", lab.layout.process_mark("stranger"), "-machine", "none", "-display", "none"]

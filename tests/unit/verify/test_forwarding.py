@@ -8,7 +8,7 @@ import pytest
 
 from labctl.plan.firewall import render_nft
 from labctl.spec.model import Ports
-from labctl.verify.forwarding import asked, findings, question
+from labctl.verify.forwarding import asked, findings, held, nameless, question
 from labctl.verify.model import Verdict
 from tests.support import plans
 
@@ -95,7 +95,8 @@ def test_what_a_guest_says_is_printed_without_its_control_characters() -> None:
         ("tcp6 00000000000000000000000001000000:08AE 00000000000000000000000000000000:0000 0A", ""),
         ("tcp 0203010A:08AE 0205010A:C001 01", ""),  # a connection
         ("udp 00000000:0044 00000000:0000 07", ""),  # a DHCP client
-        ("udp 00000000:9C40 00000000:0000 07", ""),  # any client
+        ("udp 00000000:9C40 00000000:0000 07", ""),  # any client, or a relay: the name of its program tells
+        ("udp 00000000:EE48 00000000:0000 07", "udp/61000"),  # Linux gives that to no client
         ("tcp 00000000:0050 00000000:0000 0A", ""),  # declared
         ("tcp 00000000:08AE 00000000:0000 0A", "tcp/2222"),
         ("tcp 0203010A:9C40 00000000:0000 0A", "tcp/40000"),
@@ -110,3 +111,26 @@ def test_what_serves_without_a_word_in_the_spec_may_be_a_relay(socket: str, show
     found = list(findings(serving, f"---\n{SSHD}{LISTED.format(table, ends)}---\n"))
     assert [(f.kind, f.verdict) for f in found] == [("undeclared-service", Verdict.INCONCLUSIVE)] * bool(shown)
     assert not shown or f"both serves {shown}," in found[0].details
+
+
+HELD = 'UNCONN 0 0 {0}:{1} 0.0.0.0:* users:(("{2}",pid=7,fd=5))\n'
+
+
+def test_who_keeps_a_port_of_clients_is_told_by_its_name() -> None:
+    high = LISTED.format("udp", "00000000:9C40 00000000:0000 07") + LISTED.format(
+        "udp", "0203010A:9C41 00000000:0000 07"
+    )
+    connected = LISTED.format("udp", "0203010A:9C42 0205010A:0035 01")
+    assert nameless(BOTH, f"---\n{SSHD}{high}{connected}---\n") == {40000, 40001}
+    assert nameless(replace(BOTH, services=(Ports("udp", 40000, 40001),)), f"---\n{high}---\n") == frozenset()
+    assert nameless(BOTH, "") == frozenset()
+    clients = HELD.format("10.1.3.2", 40000, "systemd-timesyn") + HELD.format("[::]", 40001, "avahi-daemon")
+    assert list(held(BOTH, [40000, 40001], clients)) == []
+    assert list(held(BOTH, [40000, 40001], HELD.format("*", 40000, "chronyd"))) == [], "the other one is gone by now"
+    (relay,) = held(BOTH, [40000, 40001], HELD.format("%eth0", 40001, "socat") + HELD.format("*", 40000, "ntpd"))
+    assert relay.details.startswith("both serves udp/40001, which the lab file does not declare")
+    (kernel,) = held(BOTH, [40000], "UNCONN 0 0 0.0.0.0:40000 0.0.0.0:*\n")
+    assert kernel.verdict is Verdict.INCONCLUSIVE
+    assert list(held(BOTH, [40000], "")) == [], "it is gone by now"
+    (silent,) = held(BOTH, [40000, 40001], None)
+    assert "udp/40000, udp/40001" in silent.details

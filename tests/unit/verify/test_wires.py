@@ -223,6 +223,18 @@ def test_a_stranger_is_reported_and_a_known_address_is_not() -> None:
     assert scene.kinds() == {("stranger", "a")}
 
 
+def test_an_address_of_the_plan_on_a_wire_that_is_not_its_own_is_reported() -> None:
+    """Unless its frames are known to come there: the flow tells of that."""
+    scene = Scene()
+    scene.sources["b"].add(("eth0", scene.nic("a").mac, 0x0806))
+    assert scene.kinds() == {("stranger", "b")}
+    (told,) = scene.ears().findings()
+    assert "speaks on blue, and a's eth0 has that address elsewhere" in told.details
+    scene.hear(next(s for s in scene.todo.sent if s.nic == scene.nic("a") and s.trick == "plain"), scene.nic("b"))
+    assert scene.kinds() == set()
+    assert scene.cells(Verdict.FAIL) == {("a", "eth0", "b", "eth0", "frame")}
+
+
 def test_ipv6_on_the_management_path_is_reported_and_its_gateway_is_not() -> None:
     scene = Scene()
     scene.sources["a"].add(("mgmt", "52:55:0a:00:02:02", 0x0806))
