@@ -1,5 +1,8 @@
 """How guests on several networks forward, as their own kernels tell: routers by the compiled policy, others not at all.
 
+Rules beside labctl's may forbid more. Those that do another thing to a packet may bring it past the policy, and only
+people can tell what they are for: they are in doubt.
+
 Probes try a few ports of a few addresses; a rule that lets another one through shows here. So does a service that the
 lab file does not declare: on a guest with a leg on each of two networks it may be a relay between them, which forwards
 without the kernel. It is a guest's own word, so it counts against the lab and never for it.
@@ -8,7 +11,7 @@ without the kernel. It is a guest's own word, so it counts against the lab and n
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 from labctl.host import nftables
@@ -18,6 +21,8 @@ from labctl.verify.answers import plain
 from labctl.verify.model import Finding, Verdict
 
 _PARTED = "---"
+_PARTS = 5  # of an answer, behind the settings
+_OWN = f"inet {TABLE}"
 _MOST = 3  # things of a kind that a finding names
 _WAY_IN = ("tcp", 22)  # labctl's own
 _CLIENTS = frozenset({68, 546})  # of DHCP, which hear answers alone
@@ -45,7 +50,14 @@ for key in ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv4/conf/*/proxy_arp i
   if [ "$value" != 0 ]; then echo "$key"; fi
 done
 echo {_PARTED}
-grep -sH : /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6
+grep -sH -e : -e nat -e mangle /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6 \\
+  /proc/net/ip_tables_names /proc/net/ip6_tables_names
+echo {_PARTED}
+nft --stateless list ruleset 2>/dev/null
+echo {_PARTED}
+tc qdisc show 2>/dev/null
+echo {_PARTED}
+ip -oneline link show 2>/dev/null
 echo {_PARTED}
 """
 # proc(5): addresses and ports are hexadecimal; a TCP socket that listens is in state 0A, a UDP socket that anybody may
@@ -62,8 +74,6 @@ for path in /sys/class/net/*; do
   read -r mac <"$path/address" || continue
   names="${{names}}s/\\"$mac\\"/\\"${{path##*/}}\\"/g;"
 done
-nft --stateless list table inet {TABLE}
-echo {_PARTED}
 unshare --net sh -c 'sed "$1" | nft -f - && nft --stateless list table inet {TABLE}' labctl "$names$1"
 """
 
@@ -71,6 +81,16 @@ unshare --net sh -c 'sed "$1" | nft -f - && nft --stateless list table inet {TAB
 WHO = ("ss", "-Hulnp")
 """What says in a guest whose UDP sockets they are."""
 _HELD = re.compile(r"UNCONN +\d+ +\d+ +\S+:(\d+) +\S+ *(?:users:\(\(\"([^\"]*)\")?")
+
+
+# What a packet filter can do to a packet beside letting it pass or not: rules of others than labctl that do none of
+# this can only forbid more (nft(8); a drop in any table is final).
+_HANDS_ON = re.compile(
+    r"\b(?:fwd|dup|dnat|snat|masquerade|redirect|tproxy|queue|flow add|ct helper set"
+    r"|(?:ip6?|ether|tcp|udp|th) \w+ set)\b"
+)
+_HOOKED = re.compile(r"^qdisc (clsact|ingress) \S+ dev (\S+)|^\d+: ([^:@ ]+).*\b(xdp\w*)\b", re.MULTILINE)
+_LEGACY = re.compile(r"^/proc/net/(ip6?)_tables_names:(nat|mangle)$", re.MULTILINE)
 
 
 def asked(plan: LabPlan) -> tuple[str, ...]:
@@ -99,8 +119,7 @@ def silent(machine: MachinePlan, why: str) -> Finding:
 
 def findings(machine: MachinePlan, answer: str) -> Iterator[Finding]:
     """What is not as planned in a guest's answer."""
-    settings, *rest = answer.split(f"{_PARTED}\n")
-    sockets, tables = rest[0] if rest else "", rest[1:]
+    settings, *rest = _parts(answer)
     passing = [
         plain(key).replace("/", ".")
         for key in settings.split()
@@ -109,24 +128,54 @@ def findings(machine: MachinePlan, answer: str) -> Iterator[Finding]:
     if passing:
         details = f"{machine.name} passes on what is for others: {', '.join(passing[:_MOST])}"
         yield Finding("forwards", machine.name, details, Verdict.FAIL)
-    if not rest:
+    if len(rest) != _PARTS:
         yield silent(machine, "its answer is incomplete")
         return
+    sockets, ruleset, queues, links, planned = rest
     yield from _serving(machine, sorted(set(_undeclared(machine, sockets))))
-    if not machine.router:
-        return
-    if len(tables) != 2 or not tables[1]:
+    there = nftables.tables(ruleset)
+    if hands := [*_hands_on(there), *_hooked(queues + links), *_legacy(sockets)]:
+        shown = "; ".join(hands[:_MOST])
+        details = f"{machine.name}: {shown}, which labctl did not put there: it may pass on what is for others"
+        yield Finding("forwards", machine.name, details, Verdict.INCONCLUSIVE)
+    if machine.router:
+        yield from _filter(machine, there.get(_OWN, ""), nftables.tables(planned).get(_OWN, ""))
+
+
+def _parts(answer: str) -> list[str]:
+    return re.split(rf"^{_PARTED}\n", answer, flags=re.MULTILINE)
+
+
+def _filter(machine: MachinePlan, there: str, planned: str) -> Iterator[Finding]:
+    if not planned:
         yield silent(machine, "its answer is incomplete")
-    elif tables[0] != tables[1]:
-        there, planned = ([plain(line) for line in nftables.lines(table)] for table in tables)
-        told = ", ".join(f"its filter {what}" for what in nftables.differences(there, planned))
+    elif there != planned:
+        lines = ([plain(line) for line in nftables.lines(table)] for table in (there, planned))
+        told = ", ".join(f"its filter {what}" for what in nftables.differences(*lines))
         yield Finding("router-filter", machine.name, f"{machine.name}: {told or 'its filter is another'}", Verdict.FAIL)
+
+
+def _hands_on(tables: Mapping[str, str]) -> Iterator[str]:
+    for name, table in tables.items():
+        rule = next((line for line in nftables.lines(table) if name != _OWN and _HANDS_ON.search(line)), None)
+        if rule is not None:
+            yield f"its table {plain(name)} has {plain(rule)}"
+
+
+def _hooked(listed: str) -> Iterator[str]:
+    for queue, device, other, program in _HOOKED.findall(listed):
+        yield f"{plain(device or other)} has {plain(queue or program)}"
+
+
+def _legacy(sockets: str) -> Iterator[str]:
+    for family, table in _LEGACY.findall(sockets):
+        yield f"it has the {family}tables table {table}"
 
 
 def nameless(machine: MachinePlan, answer: str) -> frozenset[int]:
     """UDP ports in a guest's answer of which only the name of their program tells whether it is a client."""
-    sockets = answer.split(f"{_PARTED}\n")[1:2]
-    return frozenset(port for kind, port in _open(machine, "".join(sockets)) if kind == "udp" and port in _EPHEMERAL)
+    sockets = "".join(_parts(answer)[1:2])
+    return frozenset(port for kind, port in _open(machine, sockets) if kind == "udp" and port in _EPHEMERAL)
 
 
 def held(machine: MachinePlan, ports: Collection[int], said: str | None) -> Iterator[Finding]:

@@ -73,6 +73,9 @@ _GATEWAY_ON_BLUE = frozenset(("FAIL", kind, machine) for kind in ("stranger", "c
 _OF_MGMT = nic("ann", "mgmt", "deny")
 
 
+_HANDING = 'table netdev x {{ chain c {{ type filter hook ingress device "eth0" priority 0; {}; }}; }}'
+
+
 def _on_red(*kinds: str) -> frozenset[tuple[str, str, str]]:
     """What the members of red say of somebody new on it."""
     return frozenset(("FAIL", kind, machine) for kind in kinds for machine in ("fw", "ann", "dual"))
@@ -435,6 +438,22 @@ LEAKS: tuple[Leak, ...] = (
         guest("fw", "echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp"),
         guest("fw", "echo 0 >/proc/sys/net/ipv4/conf/eth0/proxy_arp"),
         evidence=seen("forwards", "fw") | seen("claim", "ann") | seen("claim", "dual"),
+    ),
+    Leak(
+        "a router that hands packets on before its filter sees them",
+        guest("fw", "nft '" + _HANDING.format('tcp dport 3389 fwd ip to 10.61.2.2 device "eth1"') + "'"),
+        guest("fw", "nft delete table netdev x"),
+        evidence=seen("forwards", "fw", "INCONCLUSIVE"),
+    ),
+    Leak(
+        "packets that a guest with two legs hands on by its scheduler",
+        guest(
+            "dual",
+            "tc qdisc add dev eth0 clsact; tc filter add dev eth0 ingress protocol ip u32 match ip dport 3389 0xffff "
+            "action mirred egress redirect dev eth1",
+        ),
+        guest("dual", "tc qdisc del dev eth0 clsact"),
+        evidence=seen("forwards", "dual", "INCONCLUSIVE"),
     ),
     Leak(
         "a relay on a guest with two legs",

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from labctl.plan.firewall import render_nft
+from labctl.plan.model import MachinePlan
 from labctl.spec.model import Ports
 from labctl.verify.forwarding import asked, findings, held, nameless, question
 from labctl.verify.model import Verdict
@@ -29,6 +30,11 @@ FORWARDS = "ipv4/conf/all/forwarding\nipv4/conf/eth0/forwarding\n"
 RULES = "table inet labctl {\n\tchain forward {\n\t\tct state invalid drop\n\t}\n}\n"
 
 
+def answer(settings: str = "", sockets: str = "", ruleset: str = "", *, hooks: str = "", planned: str = "") -> str:
+    """As a guest gives it."""
+    return "---\n".join((settings, sockets, ruleset, hooks, "", planned))
+
+
 def test_who_could_forward_is_asked() -> None:
     assert asked(PLAN) == ("both", "fw")
     windows = replace(PLAN, machines=(replace(BOTH, os="windows"),))
@@ -49,42 +55,79 @@ def test_the_planned_rules_are_sent_along_and_never_part_of_the_script() -> None
 
 
 @pytest.mark.parametrize(
-    ("answer", "kinds"),
+    ("settings", "kinds"),
     [
-        ("---\n---\n", []),
-        (f"---\n{SSHD}---\n", []),
-        ("ipv4/conf/lo/forwarding\n---\n---\n", []),
-        (f"{FORWARDS}---\n---\n", ["forwards"]),
-        ("ipv4/conf/eth1/proxy_arp\n---\n---\n", ["forwards"]),
+        ("", []),
+        ("ipv4/conf/lo/forwarding\n", []),
+        (FORWARDS, ["forwards"]),
+        ("ipv4/conf/eth1/proxy_arp\n", ["forwards"]),
     ],
 )
-def test_a_machine_that_is_no_router_passes_nothing_on(answer: str, kinds: list[str]) -> None:
-    found = list(findings(BOTH, answer))
+def test_a_machine_that_is_no_router_passes_nothing_on(settings: str, kinds: list[str]) -> None:
+    found = list(findings(BOTH, answer(settings, SSHD)))
     assert [finding.kind for finding in found] == kinds
     assert {finding.verdict for finding in found} <= {Verdict.FAIL}
 
 
 def test_a_router_filters_as_planned_or_not() -> None:
-    assert list(findings(FW, f"{FORWARDS}---\n{SSHD}---\n{RULES}---\n{RULES}")) == []
+    assert list(findings(FW, answer(FORWARDS, SSHD, RULES, planned=RULES))) == []
     wide = RULES.replace("\t}\n}", "\t\ttcp dport 3389 accept\n\t}\n}")
-    (more,) = findings(FW, f"---\n---\n{wide}---\n{RULES}")
+    (more,) = findings(FW, answer(ruleset=wide, planned=RULES))
     assert (more.kind, more.verdict, more.details) == (
         "router-filter", Verdict.FAIL, "fw: its filter has tcp dport 3389 accept",
     )  # fmt: skip
-    (less,) = findings(FW, f"---\n---\n{RULES}---\n{wide}")
+    (less,) = findings(FW, answer(ruleset=RULES, planned=wide))
     assert less.details == "fw: its filter lacks tcp dport 3389 accept"
-    (nothing,) = findings(FW, f"---\n---\n---\n{RULES}")
-    assert "lacks table inet labctl {" in nothing.details
+    (nothing,) = findings(FW, answer(planned=RULES))
+    assert nothing.details == "fw: its filter lacks chain forward {; ct state invalid drop"
 
 
-@pytest.mark.parametrize("answer", ["", "---\n", "---\n---\n", f"---\n---\n{RULES}", f"---\n---\n{RULES}---\n"])
-def test_a_router_that_does_not_say_what_it_filters_proves_nothing(answer: str) -> None:
-    assert [(f.kind, f.verdict) for f in findings(FW, answer)] == [("unobserved", Verdict.INCONCLUSIVE)]
+@pytest.mark.parametrize("said", ["", "---\n", "---\n---\n", f"---\n---\n{RULES}", answer(ruleset=RULES)])
+def test_a_router_that_does_not_say_what_it_filters_proves_nothing(said: str) -> None:
+    assert [(f.kind, f.verdict) for f in findings(FW, said)] == [("unobserved", Verdict.INCONCLUSIVE)]
 
 
 def test_what_a_guest_says_is_printed_without_its_control_characters() -> None:
-    (found,) = findings(FW, f"---\n---\n{RULES}\t\x1b[2Jaccept\n---\n{RULES}")
+    (found,) = findings(FW, answer(ruleset=RULES.replace("\t}\n}", "\t\t\x1b[2Jaccept\n\t}\n}"), planned=RULES))
     assert "\x1b" not in found.details
+
+
+TABLE = "table {0} {{\n\tchain c {{\n\t\ttype filter hook x priority 0; policy accept;\n\t\t{1}\n\t}}\n}}\n"
+
+
+@pytest.mark.parametrize("machine", [FW, BOTH])
+@pytest.mark.parametrize(
+    ("ruleset", "hooks", "shown"),
+    [
+        (TABLE.format("inet own", "tcp dport 80 counter accept"), "", ""),
+        (TABLE.format("inet own", 'ip saddr 10.1.0.2 log prefix "x" drop'), "", ""),
+        (TABLE.format("inet own", "meta mark set 0x1"), "", ""),
+        (TABLE.format("netdev x", 'tcp dport 3389 fwd to "eth1"'), "", 'its table netdev x has tcp dport 3389 fwd to'),
+        (TABLE.format("ip nat", "tcp dport 2222 dnat to 10.2.0.2:22"), "", "its table ip nat has tcp dport 2222 dnat"),
+        (TABLE.format("ip nat", "masquerade"), "", "its table ip nat has masquerade"),
+        (TABLE.format("ip mangle", "ip daddr set 10.2.0.2"), "", "its table ip mangle has ip daddr set 10.2.0.2"),
+        (TABLE.format("inet f", "ip protocol tcp flow add @f"), "", "its table inet f has ip protocol tcp flow add"),
+        ("", "qdisc fq_codel 0: dev eth0 root refcnt 2 limit 10240p\nqdisc noqueue 0: dev lo root refcnt 2\n", ""),
+        ("", "qdisc clsact ffff: dev eth0 parent ffff:fff1\n", "eth0 has clsact"),
+        ("", "qdisc ingress ffff: dev eth1 parent ffff:fff1 ----------------\n", "eth1 has ingress"),
+        ("", "2: eth0: <BROADCAST,UP> mtu 1500 qdisc fq_codel state UP mode DEFAULT\n", ""),
+        ("", "2: eth0: <BROADCAST,UP> mtu 1500 xdpgeneric qdisc fq_codel state UP prog/xdp id 7\n", "eth0 has xdp"),
+    ],
+)  # fmt: skip
+def test_what_else_could_pass_packets_on_is_in_doubt(
+    machine: MachinePlan, ruleset: str, hooks: str, shown: str
+) -> None:
+    """Rules of others than labctl that can only forbid more are left alone."""
+    own, planned = (RULES, RULES) if machine.router else ("", "")
+    found = list(findings(machine, answer(ruleset=own + ruleset, hooks=hooks, planned=planned)))
+    assert [(f.kind, f.verdict) for f in found] == [("forwards", Verdict.INCONCLUSIVE)] * bool(shown)
+    assert not shown or found[0].details.startswith(f"{machine.name}: {shown}")
+
+
+def test_old_tables_that_rewrite_packets_are_in_doubt() -> None:
+    names = "/proc/net/ip_tables_names:filter\n/proc/net/ip_tables_names:nat\n/proc/net/ip6_tables_names:mangle\n"
+    (found,) = findings(BOTH, answer(sockets=SSHD + names))
+    assert found.details.startswith("both: it has the iptables table nat; it has the ip6tables table mangle, which")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +151,7 @@ def test_what_a_guest_says_is_printed_without_its_control_characters() -> None:
 def test_what_serves_without_a_word_in_the_spec_may_be_a_relay(socket: str, shown: str) -> None:
     serving = replace(BOTH, services=(Ports("tcp", 80, 80),))
     table, _, ends = socket.partition(" ")
-    found = list(findings(serving, f"---\n{SSHD}{LISTED.format(table, ends)}---\n"))
+    found = list(findings(serving, answer(sockets=SSHD + LISTED.format(table, ends))))
     assert [(f.kind, f.verdict) for f in found] == [("undeclared-service", Verdict.INCONCLUSIVE)] * bool(shown)
     assert not shown or f"both serves {shown}," in found[0].details
 
