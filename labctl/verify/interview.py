@@ -2,8 +2,8 @@
 
 A Python that waits in the guest is asked by way of the provider. Where none does, one is started, which stays; a shell
 hands it the later tasks. The shell's own program is started for each task. All do the same tasks and give the same
-lines. A shell neither puts bare frames on a wire nor hears them, and it may
-lack the tools for some probes: it says so of each of these, and nobody else needs to know which program it was.
+lines. A shell neither puts bare frames on a wire nor hears them, and it may lack the tools for some probes: it says so
+of each of these, and nobody else needs to know which program it was.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Interview:
             return _line(_good(self.session.run(name, (*inside.ASK, *pipes), stdin=line.encode(), timeout=timeout)))
         said = self._at_the_door(name, task, timeout, takes=takes)
         if said is None:
-            raise answers.BadAnswer("the probe program is gone")
+            raise answers.BadAnswer("the probe program is gone, or cannot be asked any more")
         return said
 
     def _at_the_door(self, name: str, task: tuple[Any, ...], timeout: float, *, takes: float = 0) -> bytes | None:
