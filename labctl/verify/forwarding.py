@@ -1,7 +1,7 @@
 """How guests on several networks forward, as their own kernels tell: routers by the compiled policy, others not at all.
 
-Rules beside labctl's may forbid more. Those that do another thing to a packet may bring it past the policy, and only
-people can tell what they are for: they are in doubt.
+Rules beside labctl's may forbid more, and translate addresses. Those that hand packets on past the policy are in doubt:
+only people can tell what they are for.
 
 Probes try a few ports of a few addresses; a rule that lets another one through shows here. So does a service that the
 lab file does not declare: on a guest with a leg on each of two networks it may be a relay between them, which forwards
@@ -50,7 +50,7 @@ for key in ipv4/conf/*/forwarding ipv6/conf/*/forwarding ipv4/conf/*/proxy_arp i
   if [ "$value" != 0 ]; then echo "$key"; fi
 done
 echo {_PARTED}
-grep -sH -e : -e nat -e mangle /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6 \\
+grep -sH -e : -e mangle -e raw /proc/net/tcp /proc/net/tcp6 /proc/net/udp /proc/net/udp6 \\
   /proc/net/ip_tables_names /proc/net/ip6_tables_names
 echo {_PARTED}
 nft --stateless list ruleset 2>/dev/null
@@ -76,21 +76,16 @@ for path in /sys/class/net/*; do
 done
 unshare --net sh -c 'sed "$1" | nft -f - && nft --stateless list table inet {TABLE}' labctl "$names$1"
 """
-
-
 WHO = ("ss", "-Hulnp")
 """What says in a guest whose UDP sockets they are."""
 _HELD = re.compile(r"UNCONN +\d+ +\d+ +\S+:(\d+) +\S+ *(?:users:\(\(\"([^\"]*)\")?")
-
-
-# What a packet filter can do to a packet beside letting it pass or not: rules of others than labctl that do none of
-# this can only forbid more (nft(8); a drop in any table is final).
-_HANDS_ON = re.compile(
-    r"\b(?:fwd|dup|dnat|snat|masquerade|redirect|tproxy|queue|flow add|ct helper set"
-    r"|(?:ip6?|ether|tcp|udp|th) \w+ set)\b"
-)
+# What brings a packet past labctl's chain of the hook "forward", or makes another one of it behind that (nft(8)). The
+# rest of what others put beside it is harmless here: a drop in any table is final, that chain sees what address
+# translation has made of a packet, and what is redirected to the machine itself needs a program that serves there.
+_HANDS_ON = re.compile(r"\b(?:fwd|dup|queue|ct helper set|(?:ip6?|ether|tcp|udp|th) \w+ set)\b")
+_QUOTED = re.compile(r'"[^"]*"')
 _HOOKED = re.compile(r"^qdisc (clsact|ingress) \S+ dev (\S+)|^\d+: ([^:@ ]+).*\b(xdp\w*)\b", re.MULTILINE)
-_LEGACY = re.compile(r"^/proc/net/(ip6?)_tables_names:(nat|mangle)$", re.MULTILINE)
+_LEGACY = re.compile(r"^/proc/net/(ip6?)_tables_names:(mangle|raw)$", re.MULTILINE)
 
 
 def asked(plan: LabPlan) -> tuple[str, ...]:
@@ -157,8 +152,8 @@ def _filter(machine: MachinePlan, there: str, planned: str) -> Iterator[Finding]
 
 def _hands_on(tables: Mapping[str, str]) -> Iterator[str]:
     for name, table in tables.items():
-        rule = next((line for line in nftables.lines(table) if name != _OWN and _HANDS_ON.search(line)), None)
-        if rule is not None:
+        rules = (line for line in nftables.lines(table) if _HANDS_ON.search(_QUOTED.sub("", line)))
+        if name != _OWN and (rule := next(rules, None)):
             yield f"its table {plain(name)} has {plain(rule)}"
 
 
