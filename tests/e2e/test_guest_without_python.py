@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.command import Labctl
+from tests.support.inside import NOBODY_WAITS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -44,7 +45,7 @@ def verdicts(report: Any, verdict: str) -> set[tuple[Any, ...]]:
 
 def test_a_guest_without_python_is_probed_with_what_it_has(labctl: Labctl, lab: Path) -> None:
     labctl.run("up", lab)
-    labctl.run("exec", lab, "pc", "--", "sh", "-c", "chmod a-x $(readlink -f /usr/bin/python3)")
+    labctl.run("exec", lab, "pc", "--", "sh", "-c", f"{NOBODY_WAITS}; chmod a-x $(readlink -f /usr/bin/python3)")
     report = labctl.json("verify", lab, code=4)
     assert not verdicts(report, "FAIL")
     for flow in report["flows"]:

@@ -16,6 +16,7 @@ import pytest
 
 from labctl.host.folders import cache_root
 from tests.support.command import Labctl
+from tests.support.inside import NOBODY_WAITS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -135,8 +136,8 @@ def test_copies_are_verified_by_a_program_that_waits_in_them(copying: Labctl) ->
     questions, waits = "ls /run/labctl-verify | grep -c question || :", "grep -lx labctl-verify /proc/[0-9]*/comm || :"
     asked = {name: copying.run("exec", lab, name, "--", "sh", "-c", questions).strip() for name in ("one", "disk")}
     assert asked == {"one": "1", "disk": "0"}
-    comm = copying.run("exec", lab, "one", "--", "sh", "-c", waits).strip()
-    copying.run("exec", lab, "one", "--", "kill", "-9", comm.split("/")[2])
+    assert copying.run("exec", lab, "one", "--", "sh", "-c", waits).count("comm") == 1
+    copying.run("exec", lab, "one", "--", "sh", "-c", NOBODY_WAITS)
     again = copying.json("verify", lab)
     assert again["summary"] == report["summary"]
     assert copying.run("exec", lab, "one", "--", "sh", "-c", waits) == ""

@@ -58,6 +58,7 @@ from tests.leaks.deeds import (
     wires,
 )
 from tests.support import passing
+from tests.support.inside import NOBODY_WAITS
 from tests.support.surroundings import PORT, WORLD
 
 # What a management NIC that leads out finds: nobody serves names over TCP there, and TFTP serves no folder.
@@ -501,7 +502,7 @@ LEAKS: tuple[Leak, ...] = (
     ),
     Leak(
         "a guest without Python",
-        guest("ann", "mv /usr/bin/python3 /usr/bin/python3.true"),
+        guest("ann", f"{NOBODY_WAITS}; mv /usr/bin/python3 /usr/bin/python3.true"),
         TRUE_PYTHON,
         unsure=either(
             both(flows(source="ann"), heard),  # all else a shell asks as well

@@ -17,6 +17,7 @@ from labctl.providers.qemu.hub import hub_of
 from labctl.providers.qemu.qmp import monitor
 from tests.leaks.lab import Flow, Lab
 from tests.support import passing
+from tests.support.inside import NOBODY_WAITS
 
 Deed = Callable[[Lab], object]
 Choice = Callable[[Flow], bool]
@@ -309,6 +310,7 @@ def rule(text: str) -> Deed:
 def false_python(filter_: str) -> Deed:
     """Have ann's Python read labctl's program through a filter: what it says is what the filter makes of it."""
     script = f"""\
+{NOBODY_WAITS}
 mv /usr/bin/python3 /usr/bin/python3.true
 printf '%s\\n' '#!/bin/sh' '{filter_} | /usr/bin/python3.true "$@"' >/usr/bin/python3
 chmod 755 /usr/bin/python3"""
