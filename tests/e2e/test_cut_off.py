@@ -78,9 +78,19 @@ def test_a_program_runs_while_the_cable_is_out(guest: Guest) -> None:
 
 def test_what_was_at_work_when_somebody_looked_is_not_believed(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cut_off, "_PATIENCE", 0.0)
-    slow = ["sh", "-c", "sleep 4; echo late"]
+    asked = 0
+
+    def execute(argv: Sequence[str], *, stdin: bytes, timeout: float) -> ExecResult:
+        nonlocal asked
+        asked += 1
+        said = guest.execute(argv, stdin=stdin, timeout=timeout)
+        if asked == 2:  # somebody has looked
+            guest.execute(["touch", "/run/looked"], stdin=b"", timeout=60)
+        return said
+
+    slow = ["sh", "-c", "until [ -e /run/looked ]; do sleep 0.1; done; echo late"]
     with pytest.raises(GuestError, match="the cable was put in while it was at work"):
-        cut_off.run(guest.execute, guest.plug, guest.mac, slow, stdin=b"", seconds=1, timeout=30)
+        cut_off.run(execute, guest.plug, guest.mac, slow, stdin=b"", seconds=1, timeout=60)
     assert guest.plugged.count(True) > 2
     assert not guest.plugged[-1]
     guest.plug(True)
