@@ -27,7 +27,7 @@ from labctl.providers.vagrant.libvirt_checkpoints import LibvirtCheckpoints
 from labctl.providers.vagrant.virsh import Domain, Virsh
 
 _SSH = 22
-_POOL = "default"  # where vagrant-libvirt puts disks
+_POOL, _DISKS = "default", "/var/lib/libvirt/images"  # where vagrant-libvirt puts disks
 
 
 class Libvirt(Engine):
@@ -59,6 +59,8 @@ class Libvirt(Engine):
         return Names(machines, (networks.management(plan).name, *(network.wire for network in plan.networks)))
 
     def prepare(self, plan: LabPlan) -> None:
+        # Vagrant makes it where it is missing, and of several that run at once one fails at that
+        self._virsh.keep_pool(_POOL, _DISKS)
         management = networks.management(plan)
         self._virsh.define_network(management.xml)
         for machine in plan.machines:  # some may be newer than the network

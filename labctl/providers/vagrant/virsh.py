@@ -140,6 +140,13 @@ class Virsh:
             self._run("destroy", name, check=False)
         self._run("undefine", name, "--snapshots-metadata", "--managed-save", "--nvram", "--remove-all-storage")
 
+    def keep_pool(self, name: str, folder: str) -> None:
+        """Make a folder a pool of disks where there is none of that name; another one may do so at the same time."""
+        if name not in _lines(self._run("pool-list", "--all", "--name").text):
+            self._run("pool-define-as", name, "dir", "--target", folder, check=False)
+            self._run("pool-build", name, check=False)
+            self._run("pool-start", name, check=False)
+
     def volumes(self, pool: str) -> tuple[str, ...]:
         """Names of a pool's disks; none where there is no such pool, or it is not active."""
         self._run("pool-refresh", pool, check=False)  # a disk of a program that was killed may not be known yet
