@@ -144,9 +144,9 @@ class Service:
         kind, who = frame[12:14], b"%s %s" % (device, mac(frame[6:12]))
         self.fact(who, b"from %s %s" % (who, kind.hex().encode()))
         claim = b""
-        if kind == b"\x08\x06" and frame[20:22] == b"\0\x02":
+        if kind == b"\x08\x06" and frame[20:22] == b"\0\x02" and len(frame) >= 42:
             claim = socket.inet_ntop(socket.AF_INET, frame[28:32]).encode()
-        elif kind == b"\x86\xdd" and frame[20] == 58 and frame[54:55] == b"\x88" and len(frame) >= 78:
+        elif kind == b"\x86\xdd" and len(frame) >= 78 and frame[20] == 58 and frame[54] == 0x88:
             claim = socket.inet_ntop(socket.AF_INET6, frame[62:78]).encode()
         if claim:
             self.fact(who, b"claim %s %s %s" % (device, claim, mac(frame[6:12])))

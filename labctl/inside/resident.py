@@ -137,22 +137,25 @@ class Files:
         self.tasks = os.dup2(tasks, PLACE)
         os.close(tasks)
         os.mkdir(door.rpartition("/")[0], 0o700)  # noqa: PTH102 - pathlib is slow to load
-        os.symlink(f"/proc/{os.getpid()}/fd/{PLACE}", door)  # noqa: PTH211
+        os.symlink(f"/proc/{os.getpid()}/fd/{PLACE}", door)  # noqa: PTH211 - as above
 
     def task(self) -> Task:
         """Take the task that somebody has left."""
         whom = os.read(self.tasks, 1 << 12).decode().split()[-1]  # those before it have been killed
         while self.said:
-            os.unlink(self.said.pop())  # noqa: PTH108
-        with open(f"{self.door}.question", "rb") as file:  # noqa: PTH123
-            return whom, marshal.loads(file.read())  # noqa: S302
+            try:
+                os.unlink(self.said.pop())  # noqa: PTH108 - pathlib and contextlib are slow to load
+            except OSError:
+                continue  # somebody else has removed it
+        with open(f"{self.door}.question", "rb") as file:  # noqa: PTH123 - as in ``words.read``
+            return whom, marshal.loads(file.read())  # noqa: S302 - from root, as above
 
     def say(self, whom: str, line: str) -> None:
         """Leave an answer."""
         answer = f"{self.door}.{whom}"
-        with open(f"{answer}.part", "w", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+        with open(f"{answer}.part", "w", encoding="ascii", errors="replace") as file:  # noqa: PTH123 - as above
             file.write(line + "\n")
-        os.rename(f"{answer}.part", answer)  # noqa: PTH104
+        os.rename(f"{answer}.part", answer)  # noqa: PTH104 - as above
         self.said.append(answer)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from labctl import inside
 from labctl.inside import probing
+from labctl.inside.listening import Service
 from tests.support.inside import FAST, PYTHON, Guest, WaitingGuest, wait_for
 from tests.support.netlab import within
 
@@ -211,6 +212,23 @@ def test_who_waits_and_who_is_started_make_room_for_each_other(waiting: WaitingG
     assert waiting.listen(60, "waits", [door]) == [[0, "open"]]
     gone(before)
     assert waiting.probes((1, "", *door, "x", True))[1][3] == "waits"
+
+
+def test_an_answer_that_somebody_removed_stops_nobody(waiting: WaitingGuest) -> None:
+    waiting.listen(60, "t", [])
+    for path in waiting.desk.door.parent.glob("door.*"):
+        path.unlink()
+    assert waiting.collect() == {"arrived": [], "wires": []}
+
+
+def test_a_frame_that_is_too_short_to_be_an_answer_is_none(namespace: str) -> None:
+    """A neighbour may send anything: it must not end who listens."""
+    service = Service(b"t", {"lo": "lo"})
+    for length in range(14, 80):
+        for kind in (b"\x08\x06", b"\x86\xdd"):
+            frame = bytes(6) + b"\x02" * 6 + kind + bytes(6) + b"\0\x02"
+            service.heard((frame + bytes(80))[:length], ("lo", 0, 0))
+    assert sorted(service.facts)[-1].startswith(b"from lo 02:02")
 
 
 def test_a_door_is_gone_with_its_program(waiting: WaitingGuest) -> None:
